@@ -1,1 +1,6 @@
-//! weir
+//! weir: a streaming backend for LLM chat.
+pub mod chat;
+pub mod event;
+pub mod failure;
+pub mod providers;
+pub mod store;

@@ -1,0 +1,271 @@
+//! Store: threads, messages and requests, kept in SQLite.
+//!
+//! One thread writes; it commits in groups and answers each write twice over its life: *written* (survives the end of
+//! the process) and *durable* (survives the end of the machine). Readers have connections of their own.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::chat::{Content, MessageId, OrgId, RequestId, Role, StreamId, ThreadId};
+use crate::event::{Citation, FinishReason, Status, ToolCall, Usage};
+
+/// Milliseconds since the Unix epoch.
+pub type UnixMs = i64;
+
+/// Why the store did not do as asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// No such thread in this organisation.
+    ThreadNotFound,
+    /// The thread has moved on since its history was read.
+    SequenceMoved,
+    /// Another request of this organisation has this id.
+    RequestIdInUse,
+    /// Another request of this organisation has this idempotency key.
+    IdempotencyKeyInUse,
+    /// The queue of writes is full.
+    Busy,
+    /// SQLite or the disk refused; the text is for the log.
+    Failed(String),
+    /// The store has stopped.
+    Stopped,
+}
+
+/// A thread without its messages.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Thread {
+    /// Its id.
+    pub id: ThreadId,
+    /// Whose it is.
+    pub org_id: OrgId,
+    /// Its title.
+    pub title: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// Who made it, if the client said so.
+    pub user_id: Option<String>,
+    /// The first characters of its last message.
+    pub last_message_preview: Option<String>,
+    /// Who answered last.
+    pub last_provider: Option<String>,
+    /// What answered last.
+    pub last_model: Option<String>,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// When it last changed.
+    pub updated_at: UnixMs,
+    /// Whether the client keeps it on top.
+    pub pinned: bool,
+}
+
+/// A thread to be made.
+#[derive(Debug, Clone)]
+pub struct NewThread {
+    /// Whose it will be.
+    pub org: OrgId,
+    /// Its title.
+    pub title: String,
+    /// Its description.
+    pub description: Option<String>,
+    /// Who makes it.
+    pub user_id: Option<String>,
+}
+
+/// One message of a thread.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: Content,
+    /// How its answer ended; user messages are `complete`.
+    pub status: Status,
+    /// Who answered.
+    pub provider: Option<String>,
+    /// What answered.
+    pub model: Option<String>,
+    /// Its place in the thread, from 0, without gaps.
+    pub sequence: i64,
+    /// When it was made.
+    pub created_at: UnixMs,
+    /// Why the answer ended.
+    pub finish_reason: Option<FinishReason>,
+    /// What the answer cost.
+    pub usage: Option<Usage>,
+    /// The answer's sources.
+    pub citations: Vec<Citation>,
+    /// The answer's visible reasoning.
+    pub reasoning: Option<String>,
+    /// The client's tools that the answer called.
+    pub tool_calls: Vec<ToolCall>,
+    /// Whatever else is worth keeping, as a JSON object.
+    pub meta: Value,
+    /// Signatures of reasoning for the provider; never leaves the server towards clients.
+    #[serde(skip)]
+    pub opaque: Vec<Value>,
+}
+
+/// A thread as a new turn needs it.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// The thread's settled messages, oldest first, at most as many as asked for. The messages of a turn that still
+    /// runs are not among them.
+    pub messages: Vec<Message>,
+    /// The sequence that the next turn's user message gets, if no turn is opened before.
+    pub next_sequence: i64,
+    /// The last user message, with which a turn can be regenerated.
+    pub last_user: Option<Message>,
+}
+
+/// The first write of a turn: the user message, the empty answer, the request.
+#[derive(Debug, Clone)]
+pub struct OpenTurn {
+    /// The thread.
+    pub thread: ThreadId,
+    /// What [`History::next_sequence`] said; else [`StoreError::SequenceMoved`].
+    pub expected_sequence: i64,
+    /// The user message, or `None` when an answer is regenerated.
+    pub user: Option<NewUserMessage>,
+    /// The id of the answer.
+    pub answer: MessageId,
+    /// Who will answer.
+    pub provider: String,
+    /// What will answer.
+    pub model: String,
+    /// The generation that writes the answer. Only it may settle it.
+    pub stream: StreamId,
+    /// The request that opens the turn.
+    pub request: NewRequest,
+}
+
+/// The user's half of a turn.
+#[derive(Debug, Clone)]
+pub struct NewUserMessage {
+    /// Its id.
+    pub id: MessageId,
+    /// What is said.
+    pub content: Content,
+    /// Whatever else is worth keeping, as a JSON object.
+    pub meta: Value,
+}
+
+/// A request as the store keeps it.
+#[derive(Debug, Clone)]
+pub struct NewRequest {
+    /// Its id; carries the organisation.
+    pub id: RequestId,
+    /// The client's idempotency key.
+    pub idempotency_key: Option<String>,
+    /// Digest of the request's body, to tell a repetition from another request.
+    pub body_digest: [u8; 32],
+    /// `leader` or `follower`.
+    pub role: CallRole,
+    /// The thread, the user message and the answer, unless the request is stateless.
+    pub turn: Option<(ThreadId, Option<MessageId>, MessageId)>,
+    /// The generation that it listens to.
+    pub stream: StreamId,
+    /// Who answers.
+    pub provider: String,
+    /// What answers.
+    pub model: String,
+}
+
+/// Whether a request started its upstream call or joined it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallRole {
+    /// It started the call.
+    Leader,
+    /// It joined a running call.
+    Follower,
+}
+
+/// The text of a running answer so far.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The answers that this generation writes.
+    pub answers: Vec<MessageId>,
+    /// The generation.
+    pub stream: StreamId,
+    /// The text so far.
+    pub text: String,
+    /// The reasoning so far.
+    pub reasoning: String,
+}
+
+/// The last write of an answer. Applies only while the answer is `streaming` and belongs to `stream`.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    /// The answers.
+    pub answers: Vec<MessageId>,
+    /// The generation.
+    pub stream: StreamId,
+    /// How it ended.
+    pub status: Status,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// The final text.
+    pub text: String,
+    /// The final reasoning.
+    pub reasoning: String,
+    /// What it cost.
+    pub usage: Option<Usage>,
+    /// Its sources.
+    pub citations: Vec<Citation>,
+    /// The tools that it called.
+    pub tool_calls: Vec<ToolCall>,
+    /// Signatures for the next turn.
+    pub opaque: Vec<Value>,
+    /// Whatever else is worth keeping, as a JSON object (native finish reason, error code, upstream id …).
+    pub meta: Value,
+    /// The requests that end with it.
+    pub requests: Vec<EndedRequest>,
+}
+
+/// How one request ended.
+#[derive(Debug, Clone)]
+pub struct EndedRequest {
+    /// Which one.
+    pub id: RequestId,
+    /// How it ended.
+    pub status: Status,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Its timings, usage and error, as `GET /api/requests/{id}` shows them.
+    pub facts: Value,
+}
+
+/// A request as it was kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRequest {
+    /// Its id.
+    pub id: RequestId,
+    /// Digest of its body.
+    pub body_digest: [u8; 32],
+    /// Its thread, user message and answer.
+    pub thread: Option<ThreadId>,
+    /// The user message of its turn.
+    pub user_message: Option<MessageId>,
+    /// The answer of its turn.
+    pub answer: Option<MessageId>,
+    /// The generation that it listened to.
+    pub stream: StreamId,
+    /// Leader or follower.
+    pub role: CallRole,
+    /// Who answered.
+    pub provider: String,
+    /// What answered.
+    pub model: String,
+    /// How it ended, or `streaming`.
+    pub status: Status,
+    /// Why it ended.
+    pub finish_reason: Option<FinishReason>,
+    /// Its timings, usage and error.
+    pub facts: Value,
+    /// When it came in.
+    pub created_at: UnixMs,
+    /// When it ended.
+    pub ended_at: Option<UnixMs>,
+}
