@@ -200,13 +200,13 @@ pub struct Failure {
     /// When a retry is worth while, milliseconds from now.
     pub retry_after_ms: Option<u64>,
     /// The configured provider's name.
-    pub provider: Option<String>,
+    pub provider: Option<Box<str>>,
     /// How far the request had come.
     pub phase: Option<Phase>,
     /// The provider's own id of the failed call.
-    pub upstream_request_id: Option<String>,
+    pub upstream_request_id: Option<Box<str>>,
     /// The request that stands in the way (409).
-    pub conflicting_request_id: Option<String>,
+    pub conflicting_request_id: Option<Box<str>>,
 }
 
 impl Failure {
