@@ -1,7 +1,50 @@
 //! Store: threads, messages and requests, kept in SQLite.
 //!
-//! One thread writes; it commits in groups and answers each write twice over its life: *written* (survives the end of
-//! the process) and *durable* (survives the end of the machine). Readers have connections of their own.
+//! One thread writes; it commits in groups and answers each write at one of two levels: *written* (survives the end
+//! of the process) or *durable* (survives the end of the machine); `sync.rs` says how and why that is so. Readers
+//! have connections of their own. [`Store::inline`] does the same work on the caller's thread, in memory, for
+//! simulations.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `handle.rs` | [`Store`]: what everybody else calls |
+//! | `options.rs`, `watch.rs`, `error.rs` | what it is told, what it tells, what goes wrong |
+//! | `service.rs` | the threads and the queues to them |
+//! | `jobs.rs`, `writer.rs` | a write, a group of writes, the thread that commits them |
+//! | `sync.rs`, `wal.rs` | durable acknowledgements; moving the log into the database |
+//! | `readers.rs` | the threads that read |
+//! | `schema.rs`, `recovery.rs`, `migrations/` | opening, migrating, what a crash left behind |
+//! | `threads.rs`, `turns.rs`, `requests.rs`, `history.rs` | the SQL, by subject |
+//! | `rows.rs`, `cursor.rs` | rows to values, the place in a list |
+
+mod cursor;
+mod error;
+mod handle;
+mod history;
+mod jobs;
+mod options;
+mod readers;
+mod recovery;
+mod requests;
+mod rows;
+mod schema;
+mod service;
+mod sync;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod turns;
+mod wal;
+mod watch;
+mod writer;
+
+pub use cursor::{BadCursor, Cursor};
+pub use error::StoreError;
+pub use handle::Store;
+pub use options::{Clock, Durability, StoreOptions};
+pub use watch::{Health, Recovered, Stats};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -11,25 +54,6 @@ use crate::event::{Citation, FinishReason, Status, ToolCall, Usage};
 
 /// Milliseconds since the Unix epoch.
 pub type UnixMs = i64;
-
-/// Why the store did not do as asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoreError {
-    /// No such thread in this organisation.
-    ThreadNotFound,
-    /// The thread has moved on since its history was read.
-    SequenceMoved,
-    /// Another request of this organisation has this id.
-    RequestIdInUse,
-    /// Another request of this organisation has this idempotency key.
-    IdempotencyKeyInUse,
-    /// The queue of writes is full.
-    Busy,
-    /// SQLite or the disk refused; the text is for the log.
-    Failed(String),
-    /// The store has stopped.
-    Stopped,
-}
 
 /// A thread without its messages.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -52,7 +76,7 @@ pub struct Thread {
     pub last_model: Option<String>,
     /// When it was made.
     pub created_at: UnixMs,
-    /// When it last changed.
+    /// When a message last changed it. A new title or a pin does not move a thread up the list.
     pub updated_at: UnixMs,
     /// Whether the client keeps it on top.
     pub pinned: bool,
@@ -110,12 +134,16 @@ pub struct Message {
 /// A thread as a new turn needs it.
 #[derive(Debug, Clone)]
 pub struct History {
-    /// The thread's settled messages, oldest first, at most as many as asked for. The messages of a turn that still
-    /// runs are not among them.
+    /// The thread's settled messages, oldest first, at most as many as asked for: what belongs into a prompt.
+    ///
+    /// Not among them: the messages of a turn that still runs, answers without text and tool calls, and answers that
+    /// a later usable answer to the same user message replaces. Begins with a user message when older ones were left
+    /// out. Two user messages stand in a row where the first one's answer failed.
     pub messages: Vec<Message>,
-    /// The sequence that the next turn's user message gets, if no turn is opened before.
+    /// The sequence that the next message gets, if no turn is opened before.
     pub next_sequence: i64,
-    /// The last user message, with which a turn can be regenerated.
+    /// The last settled user message, with which a turn can be regenerated. The prompt of that is `messages` up to
+    /// its sequence.
     pub last_user: Option<Message>,
 }
 
@@ -162,7 +190,8 @@ pub struct NewRequest {
     pub body_digest: [u8; 32],
     /// `leader` or `follower`.
     pub role: CallRole,
-    /// The thread, the user message and the answer, unless the request is stateless.
+    /// The thread, the user message and the answer, unless the request is stateless. [`Store::open_turn`] takes them
+    /// from the turn itself.
     pub turn: Option<(ThreadId, Option<MessageId>, MessageId)>,
     /// The generation that it listens to.
     pub stream: StreamId,
@@ -220,8 +249,26 @@ pub struct Settle {
     pub opaque: Vec<Value>,
     /// Whatever else is worth keeping, as a JSON object (native finish reason, error code, upstream id …).
     pub meta: Value,
+    /// Who answered and with what, when that is not who the turn was opened for.
+    pub answered_by: Option<(String, String)>,
     /// The requests that end with it.
     pub requests: Vec<EndedRequest>,
+}
+
+/// What a [`Settle`] changed. Settling a second time changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// How many answers were running and are settled now.
+    pub answers: usize,
+    /// How many requests were running and have ended now.
+    pub requests: usize,
+}
+
+impl Settled {
+    /// Whether there was nothing left to settle.
+    pub fn already(self) -> bool {
+        self.answers == 0 && self.requests == 0
+    }
 }
 
 /// How one request ended.

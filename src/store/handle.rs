@@ -1,0 +1,277 @@
+//! Store: the handle that everybody else calls. Cheap to clone, usable from any thread.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::jobs::{Level, Write};
+use super::readers;
+use super::service::Service;
+use super::watch::Watch;
+use super::writer::Writer;
+use super::{
+    Checkpoint, Clock, Cursor, EndedRequest, Health, History, Message, NewRequest, NewThread, OpenTurn, Recovered,
+    Settle, Settled, Stats, StoreError, StoreOptions, StoredRequest, Thread, UnixMs, history, requests, sync, threads,
+    turns,
+};
+use crate::chat::{MessageId, OrgId, RequestId, ThreadId};
+
+/// Threads, messages and requests. See the module for what *written* and *durable* mean.
+///
+/// A future that is dropped after its first poll does not take its write back.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Engine,
+    watch: Arc<Watch>,
+    recovered: Recovered,
+    clock: Clock,
+}
+
+enum Engine {
+    /// A database file and the threads around it.
+    Service(Service),
+    /// A database in memory, worked on by whoever calls.
+    Inline(Mutex<Writer>),
+}
+
+impl Store {
+    /// Opens or makes the database, migrates it, ends what the last process left running, and starts the threads.
+    /// A database that cannot be used is left as it is.
+    pub fn open(options: &StoreOptions) -> Result<Self, StoreError> {
+        Self::open_with(options, sync::of_file)
+    }
+
+    /// As [`open`](Self::open), with another way to wait for the disk.
+    pub(super) fn open_with(options: &StoreOptions, sync: sync::OpenSync) -> Result<Self, StoreError> {
+        let watch = Arc::new(Watch::default());
+        let (service, recovered) = Service::start(options, &watch, sync)?;
+        Ok(Self::of(Engine::Service(service), watch, recovered, options))
+    }
+
+    /// A store in memory that works on the caller's thread and answers at once: for simulations.
+    pub fn inline(options: &StoreOptions) -> Result<Self, StoreError> {
+        let watch = Arc::new(Watch::default());
+        let writer = Writer::in_memory(options, Arc::clone(&watch))?;
+        Ok(Self::of(Engine::Inline(Mutex::new(writer)), watch, Recovered::default(), options))
+    }
+
+    fn of(engine: Engine, watch: Arc<Watch>, recovered: Recovered, options: &StoreOptions) -> Self {
+        Self { inner: Arc::new(Inner { engine, watch, recovered, clock: options.clock.clone() }) }
+    }
+
+    // --- Threads -----------------------------------------------------------------
+
+    /// Makes a thread. Durable.
+    pub async fn create_thread(&self, new: NewThread) -> Result<Thread, StoreError> {
+        let id = ThreadId::generate();
+        self.write(Level::Durable, move |db, now| threads::create(db, &id, new, now)).await
+    }
+
+    /// An organisation's threads, most recently updated first, and where the next page begins.
+    pub async fn list_threads(
+        &self,
+        org: &OrgId,
+        limit: usize,
+        before: Option<Cursor>,
+    ) -> Result<(Vec<Thread>, Option<Cursor>), StoreError> {
+        let org = org.clone();
+        self.read(move |db| threads::list(db, &org, limit, before.as_ref())).await
+    }
+
+    /// A thread with its newest messages, oldest of them first; with `before_sequence`, of those before it.
+    pub async fn thread(
+        &self,
+        org: &OrgId,
+        id: &ThreadId,
+        messages_max: usize,
+        before_sequence: Option<i64>,
+    ) -> Result<Option<(Thread, Vec<Message>)>, StoreError> {
+        let (org, id) = (org.clone(), id.clone());
+        self.read(move |db| threads::read(db, &org, &id, messages_max, before_sequence)).await
+    }
+
+    /// One message.
+    pub async fn message(&self, org: &OrgId, thread: &ThreadId, id: &MessageId) -> Result<Option<Message>, StoreError> {
+        let (org, thread, id) = (org.clone(), thread.clone(), id.clone());
+        self.read(move |db| threads::message(db, &org, &thread, &id)).await
+    }
+
+    /// Changes what is given. Durable.
+    pub async fn patch_thread(
+        &self,
+        org: &OrgId,
+        id: &ThreadId,
+        title: Option<String>,
+        pinned: Option<bool>,
+    ) -> Result<Thread, StoreError> {
+        let (org, id) = (org.clone(), id.clone());
+        self.write(Level::Durable, move |db, _| threads::patch(db, &org, &id, title.as_deref(), pinned)).await
+    }
+
+    /// Deletes a thread with its messages and requests. Durable.
+    pub async fn delete_thread(&self, org: &OrgId, id: &ThreadId) -> Result<(), StoreError> {
+        let (org, id) = (org.clone(), id.clone());
+        self.write(Level::Durable, move |db, _| threads::delete(db, &org, &id)).await
+    }
+
+    // --- Turns -------------------------------------------------------------------
+
+    /// What the next turn of a thread needs to know.
+    pub async fn history(&self, org: &OrgId, thread: &ThreadId, messages_max: usize) -> Result<History, StoreError> {
+        let (org, thread) = (org.clone(), thread.clone());
+        self.read(move |db| history::read(db, &org, &thread, messages_max)).await
+    }
+
+    /// Opens a turn. Written.
+    pub async fn open_turn(&self, turn: OpenTurn) -> Result<(), StoreError> {
+        self.write(Level::Written, move |db, now| turns::open(db, turn, now)).await
+    }
+
+    /// Keeps the text of a running answer so far. Not answered, and dropped when the queue is full: the next one
+    /// carries more.
+    pub fn checkpoint(&self, so_far: Checkpoint) {
+        let work = move |db: &Connection, _| turns::checkpoint(db, &so_far);
+        match &self.inner.engine {
+            Engine::Service(service) => {
+                if service.write_if_room(work).is_err() {
+                    self.inner.watch.checkpoints_dropped.fetch_add(1, Relaxed);
+                }
+            }
+            Engine::Inline(writer) => drop(self.write_now(writer, Level::Written, work)),
+        }
+    }
+
+    /// Settles answers and ends their requests. Durable; waits for room in the queue rather than being refused.
+    ///
+    /// On [`StoreError::Failed`] or [`StoreError::Stopped`] nothing tells whether it was written: settle again.
+    pub async fn settle(&self, last: Settle) -> Result<Settled, StoreError> {
+        self.write(Level::Last, move |db, now| turns::settle(db, &last, now)).await
+    }
+
+    // --- Requests ----------------------------------------------------------------
+
+    /// Adds a request that joins a turn, or one without a thread. Written.
+    pub async fn add_request(&self, new: NewRequest) -> Result<(), StoreError> {
+        self.write(Level::Written, move |db, now| requests::add(db, &new, now)).await
+    }
+
+    /// Ends requests whose turn goes on, or that have none; says how many still ran. Durable; waits for room.
+    pub async fn end_requests(&self, ended: Vec<EndedRequest>) -> Result<usize, StoreError> {
+        self.write(Level::Last, move |db, now| requests::end(db, &ended, now)).await
+    }
+
+    /// One request.
+    pub async fn request(&self, id: &RequestId) -> Result<Option<StoredRequest>, StoreError> {
+        let id = id.clone();
+        self.read(move |db| requests::find(db, &id)).await
+    }
+
+    /// The request that an organisation made with this idempotency key within the last 24 hours.
+    pub async fn request_by_idempotency_key(
+        &self,
+        org: &OrgId,
+        key: &str,
+    ) -> Result<Option<StoredRequest>, StoreError> {
+        let (org, key, now) = (org.clone(), key.to_owned(), self.inner.clock.now());
+        self.read(move |db| requests::find_by_key(db, &org, &key, now)).await
+    }
+
+    // --- The store itself --------------------------------------------------------
+
+    /// Goes through the queue and writes a row: answered when the store can be written to. The caller sets the
+    /// deadline.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let probe = |db: &Connection, now: UnixMs| {
+            db.prepare_cached("UPDATE store SET probed_at = ?1")?.execute([now])?;
+            Ok(())
+        };
+        self.write(Level::Written, probe).await
+    }
+
+    /// Whether the store can be relied on, as far as it knows without asking the disk.
+    pub fn health(&self) -> Health {
+        match (self.inner.watch.health(), &self.inner.engine) {
+            (Health::Ok, Engine::Service(service)) if service.has_ended() => Health::Stopped,
+            (health, _) => health,
+        }
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> Stats {
+        let queued = match &self.inner.engine {
+            Engine::Service(service) => service.queued(),
+            Engine::Inline(_) => 0,
+        };
+        Stats { queued, recovered: self.inner.recovered, ..self.inner.watch.stats() }
+    }
+
+    /// Carries out what is queued, moves the log into the database and ends the threads. Everything after it is
+    /// answered with [`StoreError::Stopped`].
+    pub async fn close(&self) {
+        match &self.inner.engine {
+            Engine::Service(service) => service.close().await,
+            Engine::Inline(_) => self.inner.watch.stopped.store(true, Relaxed),
+        }
+    }
+
+    async fn write<T, F>(&self, level: Level, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
+    {
+        if level != Level::Last
+            && let Some(failure) = self.inner.watch.failure()
+        {
+            return Err(failure);
+        }
+        let answer = match &self.inner.engine {
+            Engine::Service(service) => service.write(level, work).await?,
+            Engine::Inline(writer) => self.write_now(writer, level, work),
+        };
+        answer.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// A group of one, on this thread. The answer is there when this returns.
+    fn write_now<T, F>(&self, writer: &Mutex<Writer>, level: Level, work: F) -> oneshot::Receiver<Result<T, StoreError>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (job, answer) = Write::queued(level, None, work);
+        if self.inner.watch.stopped.load(Relaxed) {
+            return answer; // The job is dropped, so that the answer is "stopped".
+        }
+        let mut group = vec![job];
+        let failure = {
+            let mut writer = writer.lock();
+            let failure = writer.commit(&mut group);
+            writer.purge();
+            failure
+        };
+        for job in group {
+            job.answer(failure.clone());
+        }
+        answer
+    }
+
+    async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (question, answer) = readers::question(work);
+        match &self.inner.engine {
+            Engine::Service(service) => service.ask(question)?,
+            Engine::Inline(_) if self.inner.watch.stopped.load(Relaxed) => return Err(StoreError::Stopped),
+            Engine::Inline(writer) => question(writer.lock().db()),
+        }
+        answer.await.map_err(|_| StoreError::Stopped)?
+    }
+}

@@ -1,0 +1,84 @@
+//! What the store is told when it opens.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::UnixMs;
+
+/// What the store is told when it opens.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The database file. It is made when it does not exist; its directory is not.
+    pub path: PathBuf,
+    /// What a durable acknowledgement waits for.
+    pub durability: Durability,
+    /// The most writes that may be under way, from being asked for to being answered.
+    pub queue_max: usize,
+    /// The most writes in one transaction.
+    pub group_max: usize,
+    /// How many threads read.
+    pub readers: usize,
+    /// The most reads that may wait.
+    pub reads_max: usize,
+    /// How long a connection waits for another one's lock.
+    pub busy_timeout_ms: u64,
+    /// Tells the time for the stamps in rows.
+    pub clock: Clock,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("weir.db"),
+            durability: Durability::Full,
+            queue_max: 4096,
+            group_max: 256,
+            readers: 2,
+            reads_max: 4096,
+            busy_timeout_ms: 5000,
+            clock: Clock::default(),
+        }
+    }
+}
+
+/// What a durable acknowledgement waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The disk: what was acknowledged survives the end of the machine.
+    Full,
+    /// The operating system: what was acknowledged survives the end of the process only.
+    Normal,
+}
+
+/// Tells the wall-clock time. A simulation brings its own.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> UnixMs + Send + Sync>);
+
+impl Clock {
+    /// A clock that asks `now`.
+    pub fn new(now: impl Fn() -> UnixMs + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time.
+    pub fn now(&self) -> UnixMs {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(|| {
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            UnixMs::try_from(since_epoch.as_millis()).unwrap_or(UnixMs::MAX)
+        })
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}

@@ -1,0 +1,23 @@
+//! What the last end of the process left running: it is `interrupted` now, with the text that was kept.
+
+use rusqlite::{Connection, params};
+
+use super::{Recovered, StoreError, UnixMs, rows};
+use crate::failure::{Code, Failure};
+
+/// Ends everything that claims to run. Only right after opening, when nothing can.
+pub(super) fn run(db: &Connection, now: UnixMs) -> Result<Recovered, StoreError> {
+    let messages = db.execute(
+        "UPDATE messages SET status = 'interrupted', finish_reason = 'error' WHERE status = 'streaming'",
+        [],
+    )?;
+    let failure = Failure::new(Code::Interrupted, "the server stopped while this answer was being written");
+    let requests = db.execute(
+        "UPDATE requests SET status = 'interrupted', finish_reason = 'error', ended_at = ?1,
+         facts = json_set(CASE json_type(facts) WHEN 'object' THEN facts ELSE '{}' END,
+                          '$.error', json(?2), '$.error.request_id', id)
+         WHERE status = 'streaming'",
+        params![now, rows::to_json(&failure.body(None))],
+    )?;
+    Ok(Recovered { messages: messages as u64, requests: requests as u64 })
+}

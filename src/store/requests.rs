@@ -1,0 +1,136 @@
+//! The SQL of requests: their ids and idempotency keys, how they ended, and what is forgotten with time.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::error::is_conflict;
+use super::rows::{self, call_role_word, finish_reason_word, request_columns, to_json};
+use super::{EndedRequest, NewRequest, OrgId, RequestId, StoreError, StoredRequest, UnixMs, threads};
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
+/// How long an idempotency key is remembered.
+const KEY_AGE_MAX_MS: i64 = 24 * HOUR_MS;
+/// How long a request without a thread is remembered. One with a thread lives as long as the thread.
+const STATELESS_AGE_MAX_MS: i64 = 7 * 24 * HOUR_MS;
+/// The most rows of each kind that one purge touches.
+const PURGE_ROWS_MAX: i64 = 256;
+
+/// Adds a request that joins a turn, or has none.
+pub(super) fn add(db: &Connection, new: &NewRequest, now: UnixMs) -> Result<(), StoreError> {
+    if let Some((thread, _, _)) = &new.turn {
+        threads::check_exists(db, new.id.org(), thread)?;
+    }
+    insert(db, new, now)
+}
+
+pub(super) fn insert(db: &Connection, new: &NewRequest, now: UnixMs) -> Result<(), StoreError> {
+    if let Some(key) = &new.idempotency_key {
+        // The purge comes when it comes; a key must not live longer than promised because of that.
+        let mut forget = db.prepare_cached(
+            "UPDATE requests SET idempotency_key = NULL
+             WHERE org_id = ?1 AND idempotency_key = ?2 AND created_at < ?3",
+        )?;
+        forget.execute(params![new.id.org().as_str(), key, now.saturating_sub(KEY_AGE_MAX_MS)])?;
+    }
+    let mut insert = db.prepare_cached(
+        "INSERT INTO requests
+         (org_id, id, idempotency_key, body_digest, role, thread_id, user_message_id, message_id, stream_id, provider,
+          model, status, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'streaming', ?12)",
+    )?;
+    let (thread, user, answer) = match &new.turn {
+        Some((thread, user, answer)) => (Some(thread.as_str()), user.as_ref().map(|id| id.as_str()), Some(answer)),
+        None => (None, None, None),
+    };
+    let inserted = insert.execute(params![
+        new.id.org().as_str(),
+        new.id.as_str(),
+        new.idempotency_key,
+        new.body_digest,
+        call_role_word(new.role),
+        thread,
+        user,
+        answer.map(|id| id.as_str()),
+        new.stream.as_str(),
+        new.provider,
+        new.model,
+        now,
+    ]);
+    match inserted {
+        Ok(_) => Ok(()),
+        Err(error) if is_conflict(&error) => Err(conflict(db, new, error)?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends the requests that still run; says how many did.
+pub(super) fn end(db: &Connection, requests: &[EndedRequest], now: UnixMs) -> Result<usize, StoreError> {
+    let mut update = db.prepare_cached(
+        "UPDATE requests SET status = ?3, finish_reason = ?4, facts = ?5, ended_at = ?6
+         WHERE org_id = ?1 AND id = ?2 AND status = 'streaming'",
+    )?;
+    let mut ended = 0;
+    for request in requests {
+        ended += update.execute(params![
+            request.id.org().as_str(),
+            request.id.as_str(),
+            request.status.as_str(),
+            finish_reason_word(request.finish_reason),
+            to_json(&request.facts),
+            now,
+        ])?;
+    }
+    Ok(ended)
+}
+
+pub(super) fn find(db: &Connection, id: &RequestId) -> Result<Option<StoredRequest>, StoreError> {
+    let mut select =
+        db.prepare_cached(concat!("SELECT ", request_columns!(), " FROM requests WHERE org_id = ?1 AND id = ?2"))?;
+    let read = |row: &Row<'_>| rows::request(row, id.org());
+    Ok(select.query_row([id.org().as_str(), id.as_str()], read).optional()?)
+}
+
+pub(super) fn find_by_key(
+    db: &Connection,
+    org: &OrgId,
+    key: &str,
+    now: UnixMs,
+) -> Result<Option<StoredRequest>, StoreError> {
+    let mut select = db.prepare_cached(concat!(
+        "SELECT ",
+        request_columns!(),
+        " FROM requests WHERE org_id = ?1 AND idempotency_key = ?2 AND created_at >= ?3"
+    ))?;
+    let since = now.saturating_sub(KEY_AGE_MAX_MS);
+    let read = |row: &Row<'_>| rows::request(row, org);
+    Ok(select.query_row(params![org.as_str(), key, since], read).optional()?)
+}
+
+/// Forgets what is older than promised, a bounded number of rows at a time.
+pub(super) fn purge(db: &Connection, now: UnixMs) -> Result<(), StoreError> {
+    let mut forget_keys = db.prepare_cached(
+        "UPDATE requests SET idempotency_key = NULL WHERE rowid IN
+         (SELECT rowid FROM requests WHERE idempotency_key IS NOT NULL AND created_at < ?1 LIMIT ?2)",
+    )?;
+    forget_keys.execute(params![now.saturating_sub(KEY_AGE_MAX_MS), PURGE_ROWS_MAX])?;
+    let mut forget_stateless = db.prepare_cached(
+        "DELETE FROM requests WHERE rowid IN
+         (SELECT rowid FROM requests
+          WHERE thread_id IS NULL AND status <> 'streaming' AND created_at < ?1 LIMIT ?2)",
+    )?;
+    forget_stateless.execute(params![now.saturating_sub(STATELESS_AGE_MAX_MS), PURGE_ROWS_MAX])?;
+    Ok(())
+}
+
+/// Which promise an insert would have broken.
+fn conflict(db: &Connection, new: &NewRequest, error: rusqlite::Error) -> Result<StoreError, StoreError> {
+    let org = new.id.org().as_str();
+    let mut by_id = db.prepare_cached("SELECT 1 FROM requests WHERE org_id = ?1 AND id = ?2")?;
+    if by_id.exists([org, new.id.as_str()])? {
+        return Ok(StoreError::RequestIdInUse);
+    }
+    let mut by_key = db.prepare_cached("SELECT 1 FROM requests WHERE org_id = ?1 AND idempotency_key = ?2")?;
+    if by_key.exists(params![org, new.idempotency_key])? {
+        return Ok(StoreError::IdempotencyKeyInUse);
+    }
+    Ok(error.into())
+}

@@ -1,0 +1,143 @@
+//! Opening the database: what it must be, how it is set up, and the way from older schemas to this one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use super::{StoreError, StoreOptions};
+
+/// The way from each schema to the next one. Its length is the version of this schema.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_threads_messages_requests.sql")];
+
+/// Says in the file whose it is ("weir" in ASCII).
+const APPLICATION_ID: i32 = 0x7765_6972;
+
+/// Older versions can corrupt a database when two connections write and checkpoint.
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// Up to this size the whole database is checked when it is opened.
+const CHECK_BYTES_MAX: i64 = 64 * 1024 * 1024;
+
+/// Opens the connection that writes, and brings the schema up to date.
+pub(super) fn open_writer(options: &StoreOptions) -> Result<Connection, StoreError> {
+    assert!(rusqlite::version_number() >= SQLITE_VERSION_MIN, "SQLite is too old to be safe");
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut db = open(&options.path, flags, options)?;
+    // A database that is refused stays as it is: closing it must not move its log either.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    check(&db, &options.path)?;
+    let mode: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(refuse(&options.path, "this file system does not support SQLite's log (WAL)"));
+    }
+    set_up_writer(&db)?;
+    // The first transaction waits for the disk, so that the log file itself is there for good.
+    db.pragma_update(None, "synchronous", "FULL")?;
+    migrate(&mut db, &options.path)?;
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok(db)
+}
+
+/// A database in memory, for one connection.
+pub(super) fn open_in_memory() -> Result<Connection, StoreError> {
+    let mut db = Connection::open_in_memory()?;
+    set_up_writer(&db)?;
+    migrate(&mut db, Path::new("memory"))?;
+    Ok(db)
+}
+
+/// Opens a connection that can only read.
+pub(super) fn open_reader(options: &StoreOptions) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = open(&options.path, flags, options)?;
+    db.pragma_update(None, "query_only", true)?;
+    db.pragma_update(None, "cache_size", -4096)?;
+    Ok(db)
+}
+
+/// Opens a connection that moves the log into the database and does nothing else.
+pub(super) fn open_for_log(options: &StoreOptions) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = open(&options.path, flags, options)?;
+    // NORMAL syncs the log and the database in a checkpoint; OFF would not.
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    Ok(db)
+}
+
+fn open(path: &Path, flags: OpenFlags, options: &StoreOptions) -> Result<Connection, StoreError> {
+    // An absolute path is never taken for a URI.
+    let absolute = std::path::absolute(path).map_err(|error| refuse(path, &error.to_string()))?;
+    let db = Connection::open_with_flags(absolute, flags).map_err(|error| refuse(path, &error.to_string()))?;
+    db.busy_timeout(Duration::from_millis(options.busy_timeout_ms))?;
+    db.set_prepared_statement_cache_capacity(64);
+    db.pragma_update(None, "mmap_size", 0)?;
+    Ok(db)
+}
+
+fn set_up_writer(db: &Connection) -> Result<(), StoreError> {
+    db.set_prepared_statement_cache_capacity(64);
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.pragma_update(None, "temp_store", "MEMORY")?;
+    db.pragma_update(None, "cache_size", -16_384)?;
+    // The log is moved by a thread of its own.
+    db.pragma_update(None, "wal_autocheckpoint", 0)?;
+    Ok(())
+}
+
+/// Refuses what is not a whole database of ours, without changing it.
+fn check(db: &Connection, path: &Path) -> Result<(), StoreError> {
+    let broken = |error: rusqlite::Error| refuse(path, &format!("it is not a readable database ({error})"));
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(broken)?;
+    if tables == 0 {
+        return Ok(());
+    }
+    let application: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(broken)?;
+    if application != APPLICATION_ID {
+        return Err(refuse(path, "it is a database of another application"));
+    }
+    let version = version(db)?;
+    let known = MIGRATIONS.len() as i64;
+    if version > known {
+        return Err(refuse(
+            path,
+            &format!("it was written by a newer weir (schema {version}, this one knows {known})"),
+        ));
+    }
+    let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0)).map_err(broken)?;
+    let page_bytes: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(broken)?;
+    if pages * page_bytes > CHECK_BYTES_MAX {
+        return Ok(());
+    }
+    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(broken)?;
+    if verdict != "ok" {
+        return Err(refuse(path, &format!("it is damaged ({verdict})")));
+    }
+    Ok(())
+}
+
+/// Runs what is missing, each step in a transaction with its version.
+fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let done = version(db)?;
+    if done == 0 {
+        db.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    for (version, migration) in (1_i64..).zip(MIGRATIONS).skip_while(|(version, _)| *version <= done) {
+        let step = db.transaction()?;
+        let migrated = step
+            .execute_batch(migration)
+            .and_then(|()| step.pragma_update(None, "user_version", version))
+            .and_then(|()| step.commit());
+        migrated.map_err(|error| refuse(path, &format!("its schema could not be brought to {version}: {error}")))?;
+    }
+    Ok(())
+}
+
+fn version(db: &Connection) -> Result<i64, StoreError> {
+    Ok(db.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+fn refuse(path: &Path, why: &str) -> StoreError {
+    StoreError::Failed(format!("cannot use the database {}: {why}; nothing in it was changed", path.display()))
+}

@@ -1,0 +1,185 @@
+//! Service: the threads of a store with a database file, and the queues to them.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
+
+use super::jobs::{Level, Write};
+use super::readers::{self, Question, Questions};
+use super::sync::{self, OpenSync, Waiting};
+use super::watch::Watch;
+use super::writer::{self, Closing, Companions, Order, Writer};
+use super::{Recovered, StoreError, StoreOptions, UnixMs, schema, wal};
+
+/// The way to the threads. They end when this is dropped, after what is queued.
+pub(super) struct Service {
+    /// Unbounded, because every write needs a place.
+    orders: mpsc::UnboundedSender<Order>,
+    /// The places in the queue of writes. A write keeps its own until it is answered, so this bounds what waits for
+    /// the disk, too.
+    places: Arc<Semaphore>,
+    places_max: usize,
+    /// Gone once the store is closed.
+    questions: Mutex<Option<mpsc::Sender<Question>>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Service {
+    /// Opens the database and starts the threads.
+    pub(super) fn start(
+        options: &StoreOptions,
+        watch: &Arc<Watch>,
+        open_sync: OpenSync,
+    ) -> Result<(Self, Recovered), StoreError> {
+        let lock = lock(&options.path)?;
+        let (writer, recovered) = Writer::open(options, Arc::clone(watch))?;
+        if recovered != Recovered::default() {
+            let Recovered { messages, requests } = recovered;
+            log::warn!("the last process left {messages} answers and {requests} requests running: interrupted now");
+        }
+        let sync = open_sync(&writer.log_path()).map_err(|error| failed(&error))?;
+        let log_db = schema::open_for_log(options)?;
+        let reader_dbs: Vec<_> =
+            (0..options.readers.max(1)).map(|_| schema::open_reader(options)).collect::<Result<_, _>>()?;
+
+        let waiting = Arc::new(Waiting::default());
+        let sync_thread = spawn("weir-store-sync", {
+            let (waiting, watch) = (Arc::clone(&waiting), Arc::clone(watch));
+            move || sync::run(&waiting, sync, &watch)
+        })?;
+        let (log_bell, log_rings) = sync_channel(1);
+        let log_thread = spawn("weir-store-log", {
+            let watch = Arc::clone(watch);
+            move || wal::run(&log_db, &log_rings, &watch)
+        })?;
+        let (questions, receiver) = mpsc::channel(options.reads_max.max(1));
+        let readers = spawn_readers(reader_dbs, &Arc::new(Mutex::new(receiver)))?;
+        let companions = Companions {
+            durability: options.durability,
+            group_max: options.group_max.max(1),
+            waiting,
+            log_bell,
+            threads: vec![sync_thread, log_thread],
+            lock,
+        };
+        let (orders, receiver) = mpsc::unbounded_channel();
+        spawn("weir-store-write", move || writer::run(writer, receiver, companions))?;
+        let places_max = options.queue_max.clamp(1, Semaphore::MAX_PERMITS);
+        let service = Self {
+            orders,
+            places: Arc::new(Semaphore::new(places_max)),
+            places_max,
+            questions: Mutex::new(Some(questions)),
+            readers: Mutex::new(readers),
+        };
+        Ok((service, recovered))
+    }
+
+    /// Queues a write. [`Level::Last`] waits for a place: those who wait get the next ones, before any new write.
+    pub(super) async fn write<T, F>(
+        &self,
+        level: Level,
+        work: F,
+    ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
+    {
+        let places = Arc::clone(&self.places);
+        let place = match level {
+            Level::Last => places.acquire_owned().await.map_err(|_| StoreError::Stopped)?,
+            Level::Written | Level::Durable => places.try_acquire_owned().map_err(|error| refusal(&error))?,
+        };
+        let (job, answer) = Write::queued(level, Some(place), work);
+        self.orders.send(Order::Write(job)).map_err(|_| StoreError::Stopped)?;
+        Ok(answer)
+    }
+
+    /// Queues a write that nobody waits for.
+    pub(super) fn write_if_room<F>(&self, work: F) -> Result<(), StoreError>
+    where
+        F: FnOnce(&Connection, UnixMs) -> Result<(), StoreError> + Send + 'static,
+    {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|error| refusal(&error))?;
+        let (job, _) = Write::queued(Level::Written, Some(place), work);
+        self.orders.send(Order::Write(job)).map_err(|_| StoreError::Stopped)
+    }
+
+    /// Queues a question.
+    pub(super) fn ask(&self, question: Question) -> Result<(), StoreError> {
+        let questions = self.questions.lock();
+        let Some(questions) = questions.as_ref() else { return Err(StoreError::Stopped) };
+        questions.try_send(question).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Stopped,
+        })
+    }
+
+    /// How many writes are under way.
+    pub(super) fn queued(&self) -> u64 {
+        self.places_max.saturating_sub(self.places.available_permits()) as u64
+    }
+
+    /// Whether the writer's thread is gone.
+    pub(super) fn has_ended(&self) -> bool {
+        self.orders.is_closed()
+    }
+
+    /// Ends everything, after what is queued.
+    pub(super) async fn close(&self) {
+        self.places.close();
+        drop(self.questions.lock().take());
+        let readers = std::mem::take(&mut *self.readers.lock());
+        let (done, ended) = oneshot::channel();
+        if self.orders.send(Order::Close(Closing { readers, done })).is_ok() {
+            // An error means that another caller's close was first.
+            let _ = ended.await;
+        }
+    }
+}
+
+fn refusal(error: &TryAcquireError) -> StoreError {
+    match error {
+        TryAcquireError::NoPermits => StoreError::Busy,
+        TryAcquireError::Closed => StoreError::Stopped,
+    }
+}
+
+fn spawn_readers(dbs: Vec<Connection>, questions: &Questions) -> Result<Vec<JoinHandle<()>>, StoreError> {
+    let spawn_one = |db: Connection| {
+        let questions = Arc::clone(questions);
+        spawn("weir-store-read", move || readers::run(&db, &questions))
+    };
+    dbs.into_iter().map(spawn_one).collect()
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
+    std::thread::Builder::new().name(name.into()).spawn(body).map_err(|error| failed(&error))
+}
+
+/// Makes this the only process that uses the database: another one's start would interrupt our running answers. The
+/// lock is on a file of its own (see `sync.rs` about handles of the database) and ends with the process.
+fn lock(database: &Path) -> Result<File, StoreError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-lock");
+    let path = PathBuf::from(path);
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| StoreError::Failed(format!("cannot open {}: {error}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(StoreError::Failed(format!("the database {} is in use by another process", database.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(failed(&error)),
+    }
+}
+
+fn failed(error: &std::io::Error) -> StoreError {
+    StoreError::Failed(error.to_string())
+}

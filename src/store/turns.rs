@@ -1,0 +1,171 @@
+//! The SQL of turns: opened once, checkpointed while they run, settled exactly once.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::rows::{self, content_columns, finish_reason_word, list_to_json, object_to_json, to_json};
+use super::{
+    Checkpoint, NewRequest, NewUserMessage, OpenTurn, OrgId, Settle, Settled, StoreError, StreamId, ThreadId, UnixMs,
+    requests, threads,
+};
+use crate::chat::MessageId;
+
+/// The first write of a turn.
+pub(super) fn open(db: &Connection, turn: OpenTurn, now: UnixMs) -> Result<(), StoreError> {
+    let place = place_in_thread(db, turn.request.id.org(), &turn.thread)?;
+    if place.next_sequence != turn.expected_sequence {
+        return Err(StoreError::SequenceMoved);
+    }
+    let user_id = turn.user.as_ref().map(|user| user.id.clone());
+    let asked_by = match &turn.user {
+        Some(user) => {
+            insert_user(db, &turn.thread, &place, user, now)?;
+            touch_for_user(db, &turn.thread, user)?;
+            Some(user.id.as_str().to_owned())
+        }
+        None => last_user_id(db, &turn.thread)?,
+    };
+    let sequence = place.next_sequence + i64::from(turn.user.is_some());
+    let mut insert = db.prepare_cached(
+        "INSERT INTO messages
+         (id, thread_id, sequence, parent_id, role, content, status, provider, model, created_at, stream_id)
+         VALUES (?1, ?2, ?3, ?4, 'assistant', '', 'streaming', ?5, ?6, ?7, ?8)",
+    )?;
+    let answer = turn.answer.as_str();
+    let thread = turn.thread.as_str();
+    insert.execute(params![
+        answer,
+        thread,
+        sequence,
+        asked_by,
+        turn.provider,
+        turn.model,
+        now,
+        turn.stream.as_str()
+    ])?;
+    let mut update =
+        db.prepare_cached("UPDATE threads SET updated_at = ?2, last_provider = ?3, last_model = ?4 WHERE id = ?1")?;
+    update.execute(params![thread, now, turn.provider, turn.model])?;
+    let request = NewRequest { turn: Some((turn.thread, user_id, turn.answer)), ..turn.request };
+    requests::insert(db, &request, now)
+}
+
+/// The text of a running answer so far. Nothing happens when the answer does not run any more.
+pub(super) fn checkpoint(db: &Connection, so_far: &Checkpoint) -> Result<(), StoreError> {
+    let mut update = db.prepare_cached(
+        "UPDATE messages SET content = ?3, reasoning = ?4
+         WHERE id = ?1 AND stream_id = ?2 AND status = 'streaming'",
+    )?;
+    let reasoning = (!so_far.reasoning.is_empty()).then_some(&so_far.reasoning);
+    for answer in &so_far.answers {
+        update.execute(params![answer.as_str(), so_far.stream.as_str(), so_far.text, reasoning])?;
+    }
+    Ok(())
+}
+
+/// The last write of an answer: compare-and-set on its generation and on `streaming`.
+pub(super) fn settle(db: &Connection, last: &Settle, now: UnixMs) -> Result<Settled, StoreError> {
+    let mut settled = Settled { answers: 0, requests: 0 };
+    let preview = threads::preview(&last.text);
+    for answer in &last.answers {
+        if settle_answer(db, answer, &last.stream, last)? {
+            touch_for_answer(db, answer, last, preview.as_deref(), now)?;
+            settled.answers += 1;
+        }
+    }
+    settled.requests = requests::end(db, &last.requests, now)?;
+    Ok(settled)
+}
+
+/// Where a thread's next message goes.
+struct Place {
+    next_sequence: i64,
+    last_message: Option<String>,
+}
+
+fn place_in_thread(db: &Connection, org: &OrgId, thread: &ThreadId) -> Result<Place, StoreError> {
+    threads::check_exists(db, org, thread)?;
+    let mut select =
+        db.prepare_cached("SELECT sequence, id FROM messages WHERE thread_id = ?1 ORDER BY sequence DESC LIMIT 1")?;
+    let last = select.query_row([thread.as_str()], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?))).optional()?;
+    Ok(match last {
+        Some((sequence, id)) => Place { next_sequence: sequence + 1, last_message: Some(id) },
+        None => Place { next_sequence: 0, last_message: None },
+    })
+}
+
+fn insert_user(
+    db: &Connection,
+    thread: &ThreadId,
+    place: &Place,
+    user: &NewUserMessage,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO messages (id, thread_id, sequence, parent_id, role, content, parts, status, created_at, meta)
+         VALUES (?1, ?2, ?3, ?4, 'user', ?5, ?6, 'complete', ?7, ?8)",
+    )?;
+    let (text, parts) = content_columns(&user.content);
+    let (id, meta) = (user.id.as_str(), object_to_json(&user.meta));
+    insert.execute(params![id, thread.as_str(), place.next_sequence, place.last_message, text, parts, now, meta])?;
+    Ok(())
+}
+
+fn last_user_id(db: &Connection, thread: &ThreadId) -> Result<Option<String>, StoreError> {
+    let mut select = db.prepare_cached(
+        "SELECT id FROM messages WHERE thread_id = ?1 AND role = 'user' ORDER BY sequence DESC LIMIT 1",
+    )?;
+    Ok(select.query_row([thread.as_str()], |row| row.get(0)).optional()?)
+}
+
+fn touch_for_user(db: &Connection, thread: &ThreadId, user: &NewUserMessage) -> Result<(), StoreError> {
+    let mut update = db.prepare_cached(
+        "UPDATE threads SET last_message_preview = coalesce(?2, last_message_preview),
+         title = CASE title WHEN '' THEN coalesce(?3, '') ELSE title END WHERE id = ?1",
+    )?;
+    let text = user.content.text();
+    update.execute(params![thread.as_str(), threads::preview(&text), threads::title_of(&text)])?;
+    Ok(())
+}
+
+fn settle_answer(db: &Connection, answer: &MessageId, stream: &StreamId, last: &Settle) -> Result<bool, StoreError> {
+    let mut update = db.prepare_cached(
+        "UPDATE messages SET status = ?3, finish_reason = ?4, content = ?5, reasoning = ?6, usage = ?7,
+         citations = ?8, tool_calls = ?9, opaque = ?10, meta = ?11, provider = coalesce(?12, provider),
+         model = coalesce(?13, model)
+         WHERE id = ?1 AND stream_id = ?2 AND status = 'streaming'",
+    )?;
+    let (provider, model) = last.answered_by.as_ref().map(|(provider, model)| (provider, model)).unzip();
+    let changed = update.execute(params![
+        answer.as_str(),
+        stream.as_str(),
+        last.status.as_str(),
+        finish_reason_word(last.finish_reason),
+        last.text,
+        (!last.reasoning.is_empty()).then_some(&last.reasoning),
+        last.usage.as_ref().map(to_json),
+        list_to_json(&last.citations),
+        list_to_json(&last.tool_calls),
+        list_to_json(&last.opaque),
+        rows::object_to_json(&last.meta),
+        provider,
+        model,
+    ])?;
+    Ok(changed > 0)
+}
+
+fn touch_for_answer(
+    db: &Connection,
+    answer: &MessageId,
+    last: &Settle,
+    preview: Option<&str>,
+    now: UnixMs,
+) -> Result<(), StoreError> {
+    let mut update = db.prepare_cached(
+        "UPDATE threads SET updated_at = ?2, last_message_preview = coalesce(?3, last_message_preview),
+         last_provider = coalesce(?4, last_provider), last_model = coalesce(?5, last_model)
+         WHERE id = (SELECT thread_id FROM messages WHERE id = ?1)",
+    )?;
+    let (provider, model) = last.answered_by.as_ref().map(|(provider, model)| (provider, model)).unzip();
+    update.execute(params![answer.as_str(), now, preview, provider, model])?;
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Writer: the one connection that writes, and the thread that drains the queue of writes into it, in groups.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::SyncSender;
+use std::thread::JoinHandle;
+
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
+use tokio::sync::{mpsc, oneshot};
+
+use super::jobs::{self, Job};
+use super::sync::Waiting;
+use super::watch::Watch;
+use super::{Clock, Durability, Recovered, StoreError, StoreOptions, UnixMs, recovery, requests, schema, wal};
+
+/// How often old rows are looked for.
+const PURGE_EVERY_MS: UnixMs = 60_000;
+/// How many groups are committed between two looks at the log's length.
+const GROUPS_PER_TIDY: u64 = 32;
+
+/// What the thread is sent.
+pub(super) enum Order {
+    /// Carry this out.
+    Write(Box<dyn Job>),
+    /// Carry out what came before, close everything, say so.
+    Close(Closing),
+}
+
+/// The end of the store.
+pub(super) struct Closing {
+    /// The threads whose connections must be closed before the writer's.
+    pub(super) readers: Vec<JoinHandle<()>>,
+    /// Told when nothing of the store is left.
+    pub(super) done: oneshot::Sender<()>,
+}
+
+/// The connection that writes.
+pub(super) struct Writer {
+    db: Connection,
+    clock: Clock,
+    watch: Arc<Watch>,
+    purged_at: UnixMs,
+    rows_before: u64,
+}
+
+impl Writer {
+    /// Opens the database file, migrates it and ends what the last process left running. The log file exists and is
+    /// durable afterwards.
+    pub(super) fn open(options: &StoreOptions, watch: Arc<Watch>) -> Result<(Self, Recovered), StoreError> {
+        let db = schema::open_writer(options)?;
+        let (writer, recovered) = Self::start(db, options, watch)?;
+        writer.db.pragma_update(None, "synchronous", "NORMAL")?;
+        sync_directory(&writer.log_path()).map_err(|error| StoreError::Failed(error.to_string()))?;
+        Ok((writer, recovered))
+    }
+
+    /// A database in memory.
+    pub(super) fn in_memory(options: &StoreOptions, watch: Arc<Watch>) -> Result<Self, StoreError> {
+        let (writer, _) = Self::start(schema::open_in_memory()?, options, watch)?;
+        Ok(writer)
+    }
+
+    fn start(db: Connection, options: &StoreOptions, watch: Arc<Watch>) -> Result<(Self, Recovered), StoreError> {
+        let clock = options.clock.clone();
+        let now = clock.now();
+        let first = db.unchecked_transaction()?;
+        first.execute("UPDATE store SET opened_at = ?1", [now])?;
+        let recovered = recovery::run(&first, now)?;
+        first.commit()?;
+        let rows_before = db.total_changes();
+        Ok((Self { db, clock, watch, purged_at: UnixMs::MIN, rows_before }, recovered))
+    }
+
+    /// The connection, for reads of a store without threads.
+    pub(super) fn db(&self) -> &Connection {
+        &self.db
+    }
+
+    /// Where SQLite keeps the log.
+    pub(super) fn log_path(&self) -> PathBuf {
+        PathBuf::from(format!("{}-wal", self.db.path().unwrap_or_default()))
+    }
+
+    /// Commits a group; says why when all of it failed.
+    pub(super) fn commit(&mut self, group: &mut [Box<dyn Job>]) -> Option<StoreError> {
+        let now = self.clock.now();
+        let failure = jobs::commit(&self.db, group, now).err();
+        let rows = self.db.total_changes();
+        match &failure {
+            None => {
+                self.watch.groups.fetch_add(1, Relaxed);
+                self.watch.last_group_len.store(group.len() as u64, Relaxed);
+                self.watch.jobs.fetch_add(group.len() as u64, Relaxed);
+                self.watch.rows_written.fetch_add(rows - self.rows_before, Relaxed);
+            }
+            Some(error) => {
+                self.watch.groups_failed.fetch_add(1, Relaxed);
+                log::error!("a group of {} writes failed: {error}", group.len());
+            }
+        }
+        self.rows_before = rows;
+        failure
+    }
+
+    /// Forgets what is old, now and then.
+    pub(super) fn purge(&mut self) {
+        let now = self.clock.now();
+        // A clock that was set back must not end the purges.
+        if (self.purged_at..self.purged_at.saturating_add(PURGE_EVERY_MS)).contains(&now) {
+            return;
+        }
+        self.purged_at = now;
+        if let Err(error) = requests::purge(&self.db, now) {
+            log::warn!("old requests could not be purged: {error}");
+        }
+    }
+}
+
+/// What the thread works with beside its queue.
+pub(super) struct Companions {
+    pub(super) durability: Durability,
+    pub(super) group_max: usize,
+    pub(super) waiting: Arc<Waiting>,
+    pub(super) log_bell: SyncSender<()>,
+    /// The threads that this one ends: sync and log.
+    pub(super) threads: Vec<JoinHandle<()>>,
+    /// Keeps other processes away from the database until it is closed.
+    pub(super) lock: File,
+}
+
+/// The body of the thread.
+pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>, mut companions: Companions) {
+    let mut received = Vec::new();
+    let mut closing = None;
+    let mut groups: u64 = 0;
+    while closing.is_none() && orders.blocking_recv_many(&mut received, companions.group_max) > 0 {
+        let mut group = Vec::with_capacity(received.len());
+        for order in received.drain(..) {
+            match order {
+                Order::Write(job) => group.push(job),
+                Order::Close(order) => closing = Some(order),
+            }
+        }
+        if !group.is_empty() {
+            let failure = writer.commit(&mut group);
+            answer(group, failure.as_ref(), &companions, &writer.watch);
+            writer.purge();
+            groups += 1;
+        }
+        if groups >= GROUPS_PER_TIDY {
+            groups = 0;
+            // A full channel means that the bell is ringing already.
+            let _ = companions.log_bell.try_send(());
+        }
+    }
+    // What is still queued is dropped with the queue, and whoever asked is told that the store has stopped.
+    drop(orders);
+    companions.waiting.close();
+    drop(companions.log_bell);
+    let (readers, done) = closing.map(|order| (order.readers, order.done)).unzip();
+    for thread in companions.threads.drain(..).chain(readers.into_iter().flatten()) {
+        let _ = thread.join();
+    }
+    close(writer);
+    drop(companions.lock);
+    if let Some(done) = done {
+        let _ = done.send(());
+    }
+}
+
+/// Answers what is written, and hands over what waits for the disk.
+fn answer(group: Vec<Box<dyn Job>>, failure: Option<&StoreError>, companions: &Companions, watch: &Watch) {
+    let for_disk = companions.durability == Durability::Full && failure.is_none();
+    let (durable, written): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| for_disk && job.is_durable());
+    if !durable.is_empty() {
+        watch.sync_waiting.fetch_add(durable.len() as u64, Relaxed);
+        companions.waiting.push(durable.into_iter());
+    }
+    for job in written {
+        job.answer(failure.cloned());
+    }
+}
+
+/// Moves the log into the database and closes it, unless the disk has failed: then the log stays as it is.
+fn close(writer: Writer) {
+    let finished = match writer.watch.failure() {
+        None => wal::finish(&writer.db),
+        Some(_) => writer.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop),
+    };
+    if let Err(error) = finished {
+        log::warn!("the log could not be moved into the database at the end: {error}");
+    }
+    writer.watch.stopped.store(true, Relaxed);
+    if let Err((_, error)) = writer.db.close() {
+        log::warn!("the database could not be closed: {error}");
+    }
+}
+
+/// Makes the directory entries of the database and its log durable.
+fn sync_directory(log: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    if let Some(directory) = log.parent() {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
