@@ -125,9 +125,12 @@ impl Event<'_> {
     }
 }
 
-/// Appends a frame without an id: `ping`, `meta`, `snapshot`.
-pub fn write_frame_without_id(name: &str, data: &impl Serialize, out: &mut BytesMut) {
+/// Appends the frame of what is not a content event: `ping`, `meta` and `snapshot` have no id, `done` has one.
+pub fn write_frame(name: &str, id: Option<(u32, u64)>, data: &impl Serialize, out: &mut BytesMut) {
     let mut out = out.writer();
+    if let Some((fence, seq)) = id {
+        writeln!(out, "id: {fence}-{seq}").expect("writing to memory cannot fail");
+    }
     write!(out, "event: {name}\ndata: ").expect("writing to memory cannot fail");
     serde_json::to_writer(&mut out, data).expect("frames have string keys and finite numbers");
     out.write_all(b"\n\n").expect("writing to memory cannot fail");

@@ -1,6 +1,10 @@
 //! weir: a streaming backend for LLM chat.
+pub mod actors;
 pub mod chat;
+pub mod config;
 pub mod event;
 pub mod failure;
+pub mod fanout;
+pub mod metrics;
 pub mod providers;
 pub mod store;

@@ -1,0 +1,407 @@
+//! Coalescer: decides which upstream call answers a request.
+//!
+//! Owns the in-flight tables ([`tables`] has the decisions) and the running streams' addresses. Starts streams, routes
+//! cancels to the stream that owns the request, finds answers for those who come back, and keeps listeners of silent
+//! streams informed that they are alive. Never touches the bytes.
+
+mod routing;
+pub mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use serde::Serialize;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use self::tables::{Ask, Decision, Tables, TurnIds};
+use super::guardian::Link;
+use super::stream::{self, Environment, Identity, JoinReply, NotJoined, Stream};
+use super::subscriber;
+use super::target::Target;
+use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId};
+use crate::event::{Finish, FinishReason, Status};
+use crate::failure::{Code, Failure};
+use crate::fanout::{Attachment, Outcome, StreamLog, Subscription, SubscriptionFacts};
+use crate::store::{CallRole, NewRequest, NewUserMessage, OpenTurn};
+
+/// How often silent streams are looked after and old answers are forgotten.
+const TICK: Duration = Duration::from_millis(500);
+
+// --- Protocol ---------------------------------------------------------------
+
+/// Asks for an answer. The reply comes when the request has been taken in, or cannot be.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Join {
+    /// The request's id.
+    pub request: RequestId,
+    /// How a repetition is recognised.
+    pub identity: Identity,
+    /// What makes it equal to others; `None`: it shares with nobody.
+    pub key: Option<RequestKey>,
+    /// The turn to be opened in a thread.
+    pub turn: Option<NewTurn>,
+    /// What goes upstream.
+    pub chat: ChatRequest,
+    /// When the request came in.
+    pub arrived: Instant,
+    /// Gets the answer.
+    pub reply: JoinReply,
+}
+
+/// A turn to be opened.
+#[derive(Debug, Clone)]
+pub struct NewTurn {
+    /// The thread.
+    pub thread: ThreadId,
+    /// See [`OpenTurn::expected_sequence`].
+    pub expected_sequence: i64,
+    /// The new user message; `None` when an answer is regenerated.
+    pub user: Option<NewUserMessage>,
+    /// The user message that is answered, new or old.
+    pub user_message: Option<MessageId>,
+    /// The id of the answer to be.
+    pub answer: MessageId,
+}
+
+impl NewTurn {
+    /// The messages of the turn.
+    pub fn ids(&self) -> TurnIds {
+        let Self { thread, user_message, answer, .. } = self;
+        TurnIds { thread: thread.clone(), user_message: user_message.clone(), answer: answer.clone() }
+    }
+
+    /// The write that opens it, for `request`.
+    pub fn into_open(self, request: NewRequest) -> OpenTurn {
+        OpenTurn {
+            thread: self.thread,
+            expected_sequence: self.expected_sequence,
+            user: self.user,
+            answer: self.answer,
+            provider: request.provider.clone(),
+            model: request.model.clone(),
+            stream: request.stream.clone(),
+            request,
+        }
+    }
+}
+
+/// Withdraws one request.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Cancel {
+    /// Which one.
+    pub request: RequestId,
+    /// When the call came in.
+    pub asked: Instant,
+    /// Hears what came of it.
+    pub reply: oneshot::Sender<Cancellation>,
+}
+
+/// What came of a [`Cancel`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cancellation {
+    /// The request was withdrawn.
+    Withdrawn(stream::Cancelled),
+    /// It had ended like this before.
+    Ended(Status),
+    /// It is not known here; should it still come, it will be answered as cancelled.
+    Unknown,
+}
+
+/// Ends the running answer of a thread, of a stream, or of everybody.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Stop {
+    /// Whose answer.
+    pub whose: Whose,
+    /// `Cancelled` or `Interrupted`.
+    pub status: Status,
+    /// Hears how many requests' streams were told to stop.
+    pub reply: oneshot::Sender<usize>,
+}
+
+/// Whose answer a [`Stop`] ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// One thread's; other threads that share it go on.
+    Thread(ThreadId),
+    /// One stream's, for all who listen.
+    Stream(StreamId),
+    /// Every stream's.
+    Everybody,
+}
+
+/// Looks for a request that runs or ended not long ago.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Option<Found>")]
+pub struct Find(pub RequestId);
+
+/// Looks for the running answer of a thread.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Option<Found>")]
+pub struct FindTurn {
+    /// The organisation that asks: another one's thread is not found.
+    pub org: OrgId,
+    /// The thread.
+    pub thread: ThreadId,
+}
+
+/// A request that was found; the listener counts from now.
+#[derive(Debug)]
+pub struct Found(pub Attachment);
+
+/// News from a stream: a thread's turn is over, the answer goes on for others.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct TurnEnded {
+    /// Which answer.
+    pub stream: StreamId,
+    /// Which thread.
+    pub thread: ThreadId,
+}
+
+/// News from a stream: the answer is over.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Ended {
+    /// Which one.
+    pub stream: StreamId,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// Whether its requests can be resumed for a while.
+    pub retain: bool,
+}
+
+/// Asks what runs.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Vec<StreamStatus>")]
+pub struct Snapshot;
+
+/// A running stream, for operators.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StreamStatus {
+    /// Its id.
+    pub stream_id: StreamId,
+    /// Who answers.
+    pub provider: ProviderName,
+    /// What answers.
+    pub model: Arc<str>,
+    /// Since it began.
+    pub age_ms: u64,
+    /// `queue`, `upstream` or `streaming`.
+    pub phase: &'static str,
+    /// Bodies that send it at present.
+    pub listeners: usize,
+    /// Events so far.
+    pub events: u64,
+    /// Bytes of events so far.
+    pub bytes: u64,
+    /// How many events the slowest listener is behind.
+    pub slowest_lag: u64,
+}
+
+/// Asks how full the tables are.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Load")]
+pub struct Weigh;
+
+/// How full the tables are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, MessageResponse)]
+pub struct Load {
+    /// Answers that run.
+    pub running: usize,
+    /// Answers that have ended and can be resumed.
+    pub retained: usize,
+    /// Requests remembered.
+    pub requests: usize,
+}
+
+// --- Actor ------------------------------------------------------------------
+
+/// What the coalescer needs to know.
+pub struct Settings {
+    /// The sizes and times of the tables.
+    pub limits: tables::Limits,
+    /// What one answer's log may hold.
+    pub log_bytes_max: usize,
+    /// Silence after which the listeners of a stream are looked after, before the first piece.
+    pub ping_early: Duration,
+}
+
+/// The streams that run, by id. Outlives the coalescer, so that a restarted one can end what it does not know.
+pub type Streams = Rc<parking_lot::Mutex<HashMap<StreamId, RunningStream>>>;
+
+/// A stream that runs.
+pub struct RunningStream {
+    addr: Addr<Stream>,
+    log: Arc<StreamLog>,
+    provider: ProviderName,
+    model: Arc<str>,
+    began: Instant,
+}
+
+/// See the module.
+pub struct Coalescer {
+    tables: Tables<Arc<Subscription>>,
+    streams: Streams,
+    targets: Rc<BTreeMap<ProviderName, Rc<Target>>>,
+    environment: Rc<Environment>,
+    settings: Rc<Settings>,
+    _link: Link,
+}
+
+impl Coalescer {
+    /// A coalescer with empty tables. Streams that a former one has left behind are ended.
+    pub fn new(
+        targets: Rc<BTreeMap<ProviderName, Rc<Target>>>,
+        environment: Rc<Environment>,
+        settings: Rc<Settings>,
+        streams: Streams,
+        link: Link,
+    ) -> Self {
+        for orphan in streams.lock().drain().map(|(_, stream)| stream) {
+            routing::stop(&orphan.addr, None, Status::Interrupted, None);
+        }
+        Self { tables: Tables::new(settings.limits), streams, targets, environment, settings, _link: link }
+    }
+
+    /// Starts the stream that answers `join` and those who will share it.
+    fn lead(&mut self, join: Join, stream_id: StreamId) {
+        let Some(target) = self.targets.get(&join.chat.provider).cloned() else {
+            self.tables.ended(&stream_id, None, false, Instant::now());
+            let failure = Failure::new(Code::UnknownProvider, "no provider of this name is configured");
+            let _ = join.reply.send(Err(NotJoined::Failed(failure)));
+            return;
+        };
+        let log = Arc::new(StreamLog::new(FENCE, self.settings.log_bytes_max));
+        let org = join.request.org().clone();
+        let (provider, model) = (join.chat.provider.clone(), join.chat.model.clone());
+        let environment = self.environment.clone();
+        let stream = Stream::new(stream_id.clone(), org, join.chat, target, log.clone(), environment).start();
+        let running = RunningStream { addr: stream, log, provider, model, began: Instant::now() };
+        let ids = join.turn.as_ref().map(NewTurn::ids);
+        let facts = Facts { request: join.request, ids, role: CallRole::Leader, arrived: join.arrived };
+        self.forward(&running, facts, stream_id.clone(), join.turn, join.identity, join.reply);
+        self.streams.lock().insert(stream_id, running);
+    }
+
+    fn follow(&mut self, join: Join, stream_id: StreamId, ids: Option<TurnIds>, opens: bool) {
+        let streams = self.streams.clone();
+        let streams = streams.lock();
+        let Some(running) = streams.get(&stream_id) else {
+            let _ = join.reply.send(Err(NotJoined::JustEnded));
+            return;
+        };
+        let turn = join.turn.filter(|_| opens);
+        let facts = Facts { request: join.request, ids, role: CallRole::Follower, arrived: join.arrived };
+        self.forward(running, facts, stream_id, turn, join.identity, join.reply);
+    }
+
+    /// Hands a request on to its stream.
+    fn forward(
+        &mut self,
+        running: &RunningStream,
+        facts: Facts,
+        stream: StreamId,
+        turn: Option<NewTurn>,
+        identity: Identity,
+        reply: JoinReply,
+    ) {
+        let Facts { request, ids, role, arrived } = facts;
+        let subscription = Arc::new(Subscription::new(
+            SubscriptionFacts {
+                request: request.clone(),
+                stream,
+                role,
+                provider: running.provider.clone(),
+                model: running.model.clone(),
+                thread: ids.as_ref().map(|ids| ids.thread.clone()),
+                user_message: ids.as_ref().and_then(|ids| ids.user_message.clone()),
+                answer: ids.as_ref().map(|ids| ids.answer.clone()),
+                arrived,
+            },
+            running.log.clone(),
+        ));
+        self.tables.attach(&request, subscription.clone());
+        routing::join(&running.addr, stream::Join { subscription, turn, ids, identity, reply });
+    }
+
+    /// Answers a request whose cancel came before it: an end, and nothing else.
+    fn answer_withdrawn(&self, join: Join, stream: StreamId) {
+        let facts = SubscriptionFacts {
+            request: join.request,
+            stream,
+            role: CallRole::Leader,
+            provider: join.chat.provider,
+            model: join.chat.model,
+            thread: join.turn.map(|turn| turn.thread),
+            user_message: None,
+            answer: None,
+            arrived: join.arrived,
+        };
+        let subscription = Arc::new(Subscription::new(facts, Arc::new(StreamLog::new(FENCE, 0))));
+        let finish = Finish { reason: FinishReason::Cancelled, native: None };
+        let status = Status::Cancelled;
+        let outcome = Arc::new(Outcome { status, finish, failure: None, usage: None, partial: false, saved: true });
+        let ended = subscriber::Ended { outcome, last_seq: 0, at: Instant::now() };
+        subscriber::finish(&subscription, &ended, &self.environment.metrics);
+        let _ = join.reply.send(Ok(Attachment::new(subscription)));
+    }
+}
+
+/// Numbers the owners of a stream; there is one as long as there is one node.
+const FENCE: u32 = 1;
+
+/// A request on its way to its stream.
+struct Facts {
+    request: RequestId,
+    ids: Option<TurnIds>,
+    role: CallRole,
+    arrived: Instant,
+}
+
+impl Actor for Coalescer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(TICK, |coalescer, _| {
+            coalescer.tables.expire(Instant::now());
+            coalescer.nudge_silent();
+        });
+    }
+}
+
+impl Handler<Join> for Coalescer {
+    type Result = ();
+
+    fn handle(&mut self, join: Join, _: &mut Context<Self>) {
+        let stream = StreamId::generate();
+        let ask = Ask {
+            request: join.request.clone(),
+            idempotency_key: join.identity.idempotency_key.clone(),
+            body_digest: join.identity.body_digest,
+            key: join.key.clone().unwrap_or_else(|| RequestKey::unshared(&stream)),
+            turn: join.turn.as_ref().map(NewTurn::ids),
+            stream: stream.clone(),
+        };
+        match self.tables.join(&ask, Instant::now()) {
+            Decision::Lead => self.lead(join, stream),
+            Decision::Follow { stream, turn, opens } => self.follow(join, stream, turn, opens),
+            Decision::Repeat(original) => {
+                let answer = self.tables.payload(&original).cloned();
+                let _ = join.reply.send(answer.map(Attachment::new).ok_or(NotJoined::JustEnded));
+            }
+            Decision::Withdrawn => self.answer_withdrawn(join, stream),
+            Decision::Reject(failure) => {
+                let _ = join.reply.send(Err(NotJoined::Failed(failure)));
+            }
+        }
+    }
+}

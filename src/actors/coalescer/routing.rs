@@ -1,0 +1,197 @@
+//! What the coalescer passes on: cancels and stops to streams, answers to those who come back, news from streams.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{
+    Cancel, Cancellation, Coalescer, Ended, Find, FindTurn, Found, Load, Snapshot, Stop, StreamStatus, TurnEnded,
+    Weigh, Whose,
+};
+use crate::actors::stream::{self, Stream};
+use crate::chat::{StreamId, ThreadId};
+use crate::event::Status;
+use crate::failure::Code;
+use crate::fanout::{Attachment, LogStats, Subscription};
+
+#[expect(clippy::disallowed_methods, reason = "one message for each request; requests are bounded by requests_max")]
+pub(super) fn join(stream: &Addr<Stream>, join: stream::Join) {
+    stream.do_send(join);
+}
+
+#[expect(clippy::disallowed_methods, reason = "one message for each call of an operator or a client")]
+pub(super) fn stop(
+    stream: &Addr<Stream>,
+    thread: Option<ThreadId>,
+    status: Status,
+    reply: Option<oneshot::Sender<stream::Cancelled>>,
+) {
+    stream.do_send(stream::Stop { thread, status, reply });
+}
+
+#[expect(clippy::disallowed_methods, reason = "one message for each call of a client")]
+fn withdraw(stream: &Addr<Stream>, withdraw: stream::Withdraw) {
+    stream.do_send(withdraw);
+}
+
+impl Coalescer {
+    /// Wakes the listeners of streams that have been silent, so that they can say that they are alive.
+    pub(super) fn nudge_silent(&self) {
+        let now = Instant::now();
+        for stream in self.streams.lock().values() {
+            let last = stream.log.stats().last_append.unwrap_or(stream.began);
+            if now.saturating_duration_since(last) >= self.settings.ping_early {
+                stream.log.nudge();
+            }
+        }
+    }
+
+    fn found(&self, subscription: Option<&Arc<Subscription>>) -> Option<Found> {
+        subscription.map(|subscription| Found(Attachment::new(subscription.clone())))
+    }
+}
+
+impl Handler<Cancel> for Coalescer {
+    type Result = ();
+
+    fn handle(&mut self, cancel: Cancel, _: &mut Context<Self>) {
+        let Cancel { request, asked, reply } = cancel;
+        let ended = self.tables.payload(&request).and_then(|subscription| subscription.end()).map(|end| end.outcome.status);
+        if let Some(status) = ended {
+            let _ = reply.send(Cancellation::Ended(status));
+            return;
+        }
+        let streams = self.streams.lock();
+        let Some(running) = self.tables.stream_of(&request).and_then(|stream| streams.get(stream)) else {
+            self.tables.intend_cancel(request, asked);
+            let _ = reply.send(Cancellation::Unknown);
+            return;
+        };
+        let (cancelled, answer) = oneshot::channel();
+        withdraw(&running.addr, stream::Withdraw { request: request.clone(), asked, reply: Some(cancelled) });
+        let subscription = self.tables.payload(&request).cloned();
+        tokio::task::spawn_local(async move {
+            let cancellation = match answer.await {
+                Ok(stream::Cancelled::AlreadyOver) | Err(_) => match subscription {
+                    Some(subscription) => Cancellation::Ended(subscription.ended().await.outcome.status),
+                    None => Cancellation::Unknown,
+                },
+                Ok(cancelled) => Cancellation::Withdrawn(cancelled),
+            };
+            let _ = reply.send(cancellation);
+        });
+    }
+}
+
+impl Handler<Stop> for Coalescer {
+    type Result = ();
+
+    fn handle(&mut self, order: Stop, _: &mut Context<Self>) {
+        let Stop { whose, status, reply } = order;
+        let streams = self.streams.lock();
+        let (thread, chosen): (Option<ThreadId>, Vec<_>) = match whose {
+            Whose::Everybody => (None, streams.values().collect()),
+            Whose::Stream(stream) => (None, streams.get(&stream).into_iter().collect()),
+            Whose::Thread(thread) => {
+                let stream = self.tables.turn_of(&thread).and_then(|(stream, _)| streams.get(stream));
+                (Some(thread), stream.into_iter().collect())
+            }
+        };
+        let mut answers = Vec::with_capacity(chosen.len());
+        for running in chosen {
+            let (told, answer) = oneshot::channel();
+            stop(&running.addr, thread.clone(), status, Some(told));
+            answers.push(answer);
+        }
+        tokio::task::spawn_local(async move {
+            let mut stopped = 0;
+            for answer in answers {
+                stopped += usize::from(answer.await.is_ok_and(|cancelled| cancelled != stream::Cancelled::AlreadyOver));
+            }
+            let _ = reply.send(stopped);
+        });
+    }
+}
+
+impl Handler<Find> for Coalescer {
+    type Result = Option<Found>;
+
+    fn handle(&mut self, Find(request): Find, _: &mut Context<Self>) -> Option<Found> {
+        self.found(self.tables.payload(&request))
+    }
+}
+
+impl Handler<FindTurn> for Coalescer {
+    type Result = Option<Found>;
+
+    fn handle(&mut self, find: FindTurn, _: &mut Context<Self>) -> Option<Found> {
+        let (_, request) = self.tables.turn_of(&find.thread)?;
+        self.found((request.org() == &find.org).then(|| self.tables.payload(request))?)
+    }
+}
+
+impl Handler<TurnEnded> for Coalescer {
+    type Result = ();
+
+    fn handle(&mut self, news: TurnEnded, _: &mut Context<Self>) {
+        self.tables.turn_ended(&news.stream, &news.thread);
+    }
+}
+
+impl Handler<Ended> for Coalescer {
+    type Result = ();
+
+    fn handle(&mut self, news: Ended, _: &mut Context<Self>) {
+        self.streams.lock().remove(&news.stream);
+        // A shed request says nothing about the next identical one.
+        let shed = [Code::ProviderBusy, Code::QueueTimeout, Code::Interrupted, Code::Internal, Code::Storage];
+        let failure = news.failure.filter(|failure| !shed.contains(&failure.code));
+        self.tables.ended(&news.stream, failure, news.retain, Instant::now());
+    }
+}
+
+impl Handler<Snapshot> for Coalescer {
+    type Result = MessageResult<Snapshot>;
+
+    fn handle(&mut self, _: Snapshot, _: &mut Context<Self>) -> Self::Result {
+        let now = Instant::now();
+        let streams = self.streams.lock();
+        let mut rows: Vec<_> = streams.iter().map(|(id, stream)| status(id, stream, now)).collect();
+        rows.sort_by(|a, b| b.age_ms.cmp(&a.age_ms));
+        MessageResult(rows)
+    }
+}
+
+fn status(id: &StreamId, stream: &super::RunningStream, now: Instant) -> StreamStatus {
+    let LogStats { listeners, events, bytes, slowest_lag, timings, .. } = stream.log.stats();
+    let phase = match (timings.granted, timings.first_content) {
+        (_, Some(_)) => "streaming",
+        (Some(_), None) => "upstream",
+        (None, None) => "queue",
+    };
+    StreamStatus {
+        stream_id: id.clone(),
+        provider: stream.provider.clone(),
+        model: stream.model.clone(),
+        age_ms: u64::try_from(now.saturating_duration_since(stream.began).as_millis()).unwrap_or(u64::MAX),
+        phase,
+        listeners,
+        events,
+        bytes,
+        slowest_lag,
+    }
+}
+
+impl Handler<Weigh> for Coalescer {
+    type Result = Load;
+
+    fn handle(&mut self, _: Weigh, _: &mut Context<Self>) -> Load {
+        Load {
+            running: self.tables.running(),
+            retained: self.tables.retained(),
+            requests: self.tables.requests(),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Pacer: decides when ONE provider may be called again.
+//!
+//! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] has the decisions).
+//! Answers callers; sends nothing to other actors; does no I/O.
+
+pub mod schedule;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::prelude::*;
+use serde::Serialize;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use self::schedule::{Limits, QueueFull, Schedule};
+use super::guardian::Link;
+use crate::chat::{OrgId, ProviderName};
+use crate::fanout::QueuePlace;
+
+/// How often waiting callers hear of their place, at most.
+const PLACE_INTERVAL: Duration = Duration::from_millis(500);
+
+// --- Protocol ---------------------------------------------------------------
+
+/// Asks for permission to call the provider. Answered at once with the permit or a place in the queue.
+///
+/// The message carries the reply channels of those who wait, so the pacer sees that a caller has left.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Admitted, QueueFull>")]
+pub struct Acquire {
+    /// Whose turn it takes; organisations are served in turn.
+    pub org: OrgId,
+    /// How long the caller is willing to wait.
+    pub wait_max: Duration,
+    /// Gets the permit, when there is a wait.
+    pub reply: oneshot::Sender<Result<Permit, QueueTimeout>>,
+    /// Gets the place in the queue, at most twice a second.
+    pub place: watch::Sender<Option<QueuePlace>>,
+}
+
+/// The first answer to [`Acquire`].
+#[derive(Debug)]
+pub enum Admitted {
+    /// Go.
+    Granted(Permit),
+    /// Wait for the reply.
+    Queued,
+}
+
+/// The caller waited as long as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueTimeout;
+
+/// A held permission; dropping it frees the slot, on success, error, cancel and panic alike.
+#[derive(Debug)]
+pub struct Permit {
+    pacer: Recipient<Released>,
+    count: InFlight,
+    since: Instant,
+    used: bool,
+}
+
+impl Permit {
+    /// Says that the provider is being called, so that the token is spent.
+    pub fn used(&mut self) {
+        self.used = true;
+    }
+}
+
+/// How many permits of a provider are out. Outlives its pacer, so that a restarted one knows.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight(Arc<AtomicUsize>);
+
+/// Private: a dropped [`Permit`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Released {
+    held: Duration,
+    used: bool,
+}
+
+/// Changes the limits; what is `None` stays. Answers with the new status.
+#[derive(Debug, Clone, Copy, Default, Message)]
+#[rtype(result = "Status")]
+pub struct Change {
+    /// Calls per second.
+    pub rps: Option<f64>,
+    /// Calls at the same time.
+    pub concurrency: Option<usize>,
+    /// Calls at once after a quiet time.
+    pub burst: Option<u32>,
+}
+
+/// Asks how the pacer stands.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Status")]
+pub struct Snapshot;
+
+/// How a pacer stands.
+#[derive(Debug, Clone, PartialEq, Serialize, MessageResponse)]
+pub struct Status {
+    /// Whose pacer it is.
+    pub provider: ProviderName,
+    /// The configured rate, calls per second.
+    pub rps: f64,
+    /// The rate that is applied.
+    pub effective_rps: f64,
+    /// Calls at the same time.
+    pub concurrency: usize,
+    /// Calls at once after a quiet time.
+    pub burst: u32,
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Callers that wait.
+    pub queued: usize,
+}
+
+// --- Actor ------------------------------------------------------------------
+
+/// See the module.
+pub struct Pacer {
+    provider: ProviderName,
+    schedule: Schedule<Caller>,
+    count: InFlight,
+    timer: Option<(Instant, SpawnHandle)>,
+    places_told: Option<Instant>,
+    _link: Link,
+}
+
+/// A caller that waits.
+#[derive(Debug)]
+struct Caller {
+    reply: oneshot::Sender<Result<Permit, QueueTimeout>>,
+    place: watch::Sender<Option<QueuePlace>>,
+}
+
+impl Pacer {
+    /// A pacer with a full bucket. `count` says how many permits are out already.
+    pub fn new(provider: ProviderName, limits: Limits, count: InFlight, link: Link) -> Self {
+        let schedule = Schedule::new(limits, count.0.load(Ordering::Relaxed), Instant::now());
+        Self { provider, schedule, count, timer: None, places_told: None, _link: link }
+    }
+
+    fn permit(&self, ctx: &Context<Self>) -> Permit {
+        self.count.0.fetch_add(1, Ordering::Relaxed);
+        Permit { pacer: ctx.address().recipient(), count: self.count.clone(), since: Instant::now(), used: false }
+    }
+
+    /// Serves whoever may go, dismisses whoever waited too long, and sets the clock for the next time.
+    fn advance(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        self.schedule.set_in_flight(self.count.0.load(Ordering::Relaxed));
+        for caller in self.schedule.expire(now, |caller| caller.reply.is_closed()) {
+            let _ = caller.reply.send(Err(QueueTimeout));
+        }
+        while let Some(caller) = self.schedule.grant(now) {
+            let permit = self.permit(ctx);
+            // A caller that leaves at this very moment drops the permit, which comes back by itself.
+            let _ = caller.reply.send(Ok(permit));
+        }
+        self.tell_places(now);
+        self.set_timer(now, ctx);
+    }
+
+    /// Tells newcomers their place at once, the others when it is time again.
+    fn tell_places(&mut self, now: Instant) {
+        if self.schedule.queued() == 0 {
+            return;
+        }
+        let everybody = self.places_told.is_none_or(|told| now >= told + PLACE_INTERVAL);
+        if everybody {
+            self.places_told = Some(now);
+        }
+        for (caller, place) in self.schedule.places(now) {
+            if everybody || caller.place.borrow().is_none() {
+                caller.place.send_if_modified(|known| known.replace(place) != Some(place));
+            }
+        }
+    }
+
+    fn set_timer(&mut self, now: Instant, ctx: &mut Context<Self>) {
+        let places = (self.schedule.queued() > 0).then(|| now + PLACE_INTERVAL);
+        let wake_at = [self.schedule.wake_at(now), places].into_iter().flatten().min();
+        if self.timer.as_ref().map(|(at, _)| *at) == wake_at {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        self.timer = wake_at.map(|at| {
+            let timer = ctx.run_later(at.saturating_duration_since(now), |pacer, ctx| {
+                pacer.timer = None;
+                pacer.advance(ctx);
+            });
+            (at, timer)
+        });
+    }
+
+    fn status(&self) -> Status {
+        let limits = self.schedule.limits();
+        Status {
+            provider: self.provider.clone(),
+            rps: limits.rps,
+            effective_rps: limits.rps,
+            concurrency: limits.concurrency,
+            burst: limits.burst,
+            in_flight: self.schedule.in_flight(),
+            queued: self.schedule.queued(),
+        }
+    }
+}
+
+impl Actor for Pacer {
+    type Context = Context<Self>;
+}
+
+impl Handler<Acquire> for Pacer {
+    type Result = Result<Admitted, QueueFull>;
+
+    fn handle(&mut self, ask: Acquire, ctx: &mut Context<Self>) -> Self::Result {
+        let Acquire { org, wait_max, reply, place } = ask;
+        let now = Instant::now();
+        self.advance(ctx);
+        self.schedule.enqueue(&org, Caller { reply, place }, now + wait_max, now)?;
+        if self.schedule.queued() == 1 && self.schedule.grant(now).is_some() {
+            return Ok(Admitted::Granted(self.permit(ctx)));
+        }
+        self.advance(ctx);
+        Ok(Admitted::Queued)
+    }
+}
+
+impl Handler<Released> for Pacer {
+    type Result = ();
+
+    fn handle(&mut self, released: Released, ctx: &mut Context<Self>) {
+        if released.used {
+            self.schedule.learn_hold(released.held);
+        } else {
+            self.schedule.refund();
+        }
+        self.advance(ctx);
+    }
+}
+
+impl Handler<Change> for Pacer {
+    type Result = Status;
+
+    fn handle(&mut self, change: Change, ctx: &mut Context<Self>) -> Status {
+        let old = self.schedule.limits();
+        let limits = Limits {
+            rps: change.rps.unwrap_or(old.rps),
+            concurrency: change.concurrency.unwrap_or(old.concurrency),
+            burst: change.burst.unwrap_or(old.burst),
+            queue_max: old.queue_max,
+        };
+        self.schedule.set_limits(limits, Instant::now());
+        self.advance(ctx);
+        self.status()
+    }
+}
+
+impl Handler<Snapshot> for Pacer {
+    type Result = Status;
+
+    fn handle(&mut self, _: Snapshot, ctx: &mut Context<Self>) -> Status {
+        self.advance(ctx);
+        self.status()
+    }
+}
+
+impl Drop for Permit {
+    #[expect(clippy::disallowed_methods, reason = "at most `concurrency` permits exist, and a lost release would leak")]
+    fn drop(&mut self) {
+        self.count.0.fetch_sub(1, Ordering::Relaxed);
+        self.pacer.do_send(Released { held: self.since.elapsed(), used: self.used });
+    }
+}

@@ -1,0 +1,217 @@
+//! The pacer's decisions: who may go next, and when. Pure: time is an argument, waiters are any type.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::chat::OrgId;
+use crate::fanout::QueuePlace;
+
+/// How long a call holds its permit when none has been seen yet, for the first estimates.
+const HOLD_GUESS: Duration = Duration::from_secs(2);
+/// How much the newest hold time counts in the running mean.
+const HOLD_WEIGHT: f64 = 0.2;
+
+/// What a provider allows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Calls per second, in the long run; above 0.
+    pub rps: f64,
+    /// Calls at the same time; at least 1.
+    pub concurrency: usize,
+    /// Calls that may start at once after a quiet time; at least 1.
+    pub burst: u32,
+    /// Callers that may wait.
+    pub queue_max: usize,
+}
+
+/// Why a caller cannot even wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueFull {
+    /// When a place is likely to be free.
+    pub retry_after: Duration,
+}
+
+/// A token bucket: `rps` tokens a second, at most `burst` of them.
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    fn fill(&mut self, limits: &Limits, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * limits.rps).min(f64::from(limits.burst));
+        self.filled = now;
+    }
+
+    /// Until `count` tokens are there.
+    fn wait_for(&self, count: f64, limits: &Limits) -> Duration {
+        let missing = (count - self.tokens).max(0.0);
+        Duration::try_from_secs_f64(missing / limits.rps).unwrap_or(Duration::MAX)
+    }
+}
+
+/// One waiting caller.
+#[derive(Debug)]
+struct Waiter<W> {
+    who: W,
+    expires: Instant,
+}
+
+/// The waiting callers of one organisation, in order of arrival.
+#[derive(Debug)]
+struct Line<W> {
+    org: OrgId,
+    waiters: VecDeque<Waiter<W>>,
+}
+
+/// The tokens, the slots and the queue of one provider.
+#[derive(Debug)]
+pub struct Schedule<W> {
+    limits: Limits,
+    bucket: Bucket,
+    in_flight: usize,
+    /// The organisations that wait; the front one is next, and goes to the back when it has been served.
+    ring: VecDeque<Line<W>>,
+    hold_mean: Duration,
+}
+
+impl<W> Schedule<W> {
+    /// A full bucket, and `in_flight` calls that have been granted before.
+    pub fn new(limits: Limits, in_flight: usize, now: Instant) -> Self {
+        let bucket = Bucket { tokens: f64::from(limits.burst), filled: now };
+        Self { limits, bucket, in_flight, ring: VecDeque::new(), hold_mean: HOLD_GUESS }
+    }
+
+    /// The present limits.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Changes the limits. Calls in flight stay; fewer slots take effect as they return.
+    pub fn set_limits(&mut self, limits: Limits, now: Instant) {
+        self.bucket.fill(&self.limits, now);
+        self.limits = limits;
+        self.bucket.fill(&self.limits, now);
+    }
+
+    /// Calls in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Callers that wait.
+    pub fn queued(&self) -> usize {
+        self.ring.iter().map(|line| line.waiters.len()).sum()
+    }
+
+    /// Puts a caller at the end of its organisation's line.
+    pub fn enqueue(&mut self, org: &OrgId, who: W, expires: Instant, now: Instant) -> Result<(), QueueFull> {
+        let queued = self.queued();
+        if queued >= self.limits.queue_max && !(queued == 0 && self.could_grant(now)) {
+            return Err(QueueFull { retry_after: self.eta(1, now) });
+        }
+        let waiter = Waiter { who, expires };
+        match self.ring.iter_mut().find(|line| line.org == *org) {
+            Some(line) => line.waiters.push_back(waiter),
+            None => self.ring.push_back(Line { org: org.clone(), waiters: VecDeque::from([waiter]) }),
+        }
+        Ok(())
+    }
+
+    /// Takes the next caller whose turn it is, with its slot and its token.
+    pub fn grant(&mut self, now: Instant) -> Option<W> {
+        if self.ring.is_empty() || !self.could_grant(now) {
+            return None;
+        }
+        let mut line = self.ring.pop_front()?;
+        let waiter = line.waiters.pop_front();
+        if !line.waiters.is_empty() {
+            self.ring.push_back(line);
+        }
+        let waiter = waiter?;
+        self.bucket.tokens -= 1.0;
+        self.in_flight += 1;
+        Some(waiter.who)
+    }
+
+    /// Sets the calls in flight to what the permits themselves count.
+    pub fn set_in_flight(&mut self, in_flight: usize) {
+        self.in_flight = in_flight;
+    }
+
+    /// A granted caller left before anything was sent: its token comes back.
+    pub fn refund(&mut self) {
+        self.bucket.tokens = (self.bucket.tokens + 1.0).min(f64::from(self.limits.burst));
+    }
+
+    /// A call has held its permit for `held`; estimates follow.
+    pub fn learn_hold(&mut self, held: Duration) {
+        self.hold_mean = self.hold_mean.mul_f64(1.0 - HOLD_WEIGHT) + held.mul_f64(HOLD_WEIGHT);
+    }
+
+    /// Takes out everybody for whom `gone` holds or whose time is over at `now`; returns the latter.
+    pub fn expire(&mut self, now: Instant, mut gone: impl FnMut(&W) -> bool) -> Vec<W> {
+        let mut expired = Vec::new();
+        for line in &mut self.ring {
+            let waiters = std::mem::take(&mut line.waiters);
+            for waiter in waiters {
+                if gone(&waiter.who) {
+                    continue;
+                }
+                if waiter.expires <= now {
+                    expired.push(waiter.who);
+                } else {
+                    line.waiters.push_back(waiter);
+                }
+            }
+        }
+        self.ring.retain(|line| !line.waiters.is_empty());
+        expired
+    }
+
+    /// When there is something to do again, if nothing happens before.
+    pub fn wake_at(&mut self, now: Instant) -> Option<Instant> {
+        let expiry = self.ring.iter().flat_map(|line| &line.waiters).map(|waiter| waiter.expires).min()?;
+        if self.in_flight >= self.limits.concurrency {
+            return Some(expiry);
+        }
+        self.bucket.fill(&self.limits, now);
+        let token = now.checked_add(self.bucket.wait_for(1.0, &self.limits)).unwrap_or(expiry);
+        Some(expiry.min(token))
+    }
+
+    /// The waiting callers in the order in which they will be served, with their places.
+    pub fn places(&mut self, now: Instant) -> Vec<(&W, QueuePlace)> {
+        self.bucket.fill(&self.limits, now);
+        let rounds = self.ring.iter().map(|line| line.waiters.len()).max().unwrap_or(0);
+        let order = (0..rounds).flat_map(|round| self.ring.iter().filter_map(move |line| line.waiters.get(round)));
+        let places = order.zip(1_u32..).map(|(waiter, position)| {
+            let eta_ms = u64::try_from(self.eta_filled(position).as_millis()).unwrap_or(u64::MAX);
+            (&waiter.who, QueuePlace { position, eta_ms })
+        });
+        places.collect()
+    }
+
+    fn could_grant(&mut self, now: Instant) -> bool {
+        self.bucket.fill(&self.limits, now);
+        // A token is there when rounding alone says that it is not.
+        self.in_flight < self.limits.concurrency && self.bucket.tokens >= 1.0 - 1e-9
+    }
+
+    fn eta(&mut self, position: u32, now: Instant) -> Duration {
+        self.bucket.fill(&self.limits, now);
+        self.eta_filled(position)
+    }
+
+    /// Until the caller at `position` gets its permit: the slower one of tokens and slots.
+    fn eta_filled(&self, position: u32) -> Duration {
+        let tokens = self.bucket.wait_for(f64::from(position), &self.limits);
+        let returns = (self.in_flight + position as usize).saturating_sub(self.limits.concurrency);
+        let slots = self.hold_mean.mul_f64(returns as f64 / self.limits.concurrency as f64);
+        tokens.max(slots)
+    }
+}

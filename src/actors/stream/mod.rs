@@ -1,0 +1,351 @@
+//! Stream: owns one answer, from the queue to the last listener's `done`.
+//!
+//! Owns the log, the interests, the attempt that gets the answer ([`attempt`]) and its cancellation. Starts one
+//! subscriber for each request. Tells the coalescer when a turn or the whole answer is over. The turn is written
+//! before a request is answered, in parallel to the upstream call; `done` waits until the end is durable.
+
+mod attempt;
+mod ending;
+pub mod interests;
+mod joining;
+mod leaving;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use self::attempt::Attempt;
+use self::interests::{Group, Interests, Withdrawn};
+use super::coalescer::tables::TurnIds;
+use super::coalescer::{self, Coalescer, NewTurn};
+use super::guardian::Address;
+use super::subscriber::{OnDisconnect, Subscriber};
+use super::target::Target;
+use crate::chat::{ChatRequest, MessageId, RequestId, StreamId, ThreadId};
+use crate::event::{Finish, FinishReason, Status};
+use crate::failure::{Code, Failure, Phase};
+use crate::fanout::{Attachment, Outcome, StreamLog, Subscription};
+use crate::metrics::Metrics;
+use crate::store::{CallRole, NewRequest, OpenTurn, Store, StoreError};
+
+// --- Protocol ---------------------------------------------------------------
+
+/// Adds a request to the answer. Replied to when the request's turn is kept by the store.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Join {
+    /// The request.
+    pub subscription: Arc<Subscription>,
+    /// Its turn, when this request opens it.
+    pub turn: Option<NewTurn>,
+    /// Its turn's messages.
+    pub ids: Option<TurnIds>,
+    /// How it is told from other requests.
+    pub identity: Identity,
+    /// Gets the answer.
+    pub reply: JoinReply,
+}
+
+/// What the store needs to recognise a repetition of a request.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The client's idempotency key.
+    pub idempotency_key: Option<String>,
+    /// Digest of the body.
+    pub body_digest: [u8; 32],
+}
+
+/// Where the answer to a [`Join`] goes.
+pub type JoinReply = oneshot::Sender<Result<Attachment, NotJoined>>;
+
+/// Why a request has not joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotJoined {
+    /// It cannot be served.
+    Failed(Failure),
+    /// The thread has moved on since its history was read: read it again.
+    SequenceMoved,
+    /// The answer has just ended: ask again.
+    JustEnded,
+}
+
+/// Takes one request's interest back: its client has cancelled, or has gone.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Withdraw {
+    /// Which one.
+    pub request: RequestId,
+    /// When that was asked for.
+    pub asked: Instant,
+    /// Hears what came of it.
+    pub reply: Option<oneshot::Sender<Cancelled>>,
+}
+
+/// What came of a cancellation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// The upstream call was closed.
+    Aborted,
+    /// Others still listen; the upstream call goes on for them.
+    Shared,
+    /// The upstream call had not begun.
+    NotStarted,
+    /// The answer had ended before.
+    AlreadyOver,
+}
+
+impl Cancelled {
+    /// The word for `upstream` in the answer to a cancel.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cancelled::Aborted => "aborted",
+            Cancelled::Shared => "shared",
+            Cancelled::NotStarted => "not_started",
+            Cancelled::AlreadyOver => "none",
+        }
+    }
+}
+
+/// Ends the answer for one thread, or for everybody.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Stop {
+    /// Whose turn ends; `None`: everybody's.
+    pub thread: Option<ThreadId>,
+    /// `Cancelled` or `Interrupted`.
+    pub status: Status,
+    /// Hears of the abort.
+    pub reply: Option<oneshot::Sender<Cancelled>>,
+}
+
+/// Private: the pacer has taken the request in.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+struct Admitted;
+
+/// Private: the store has, or has not, opened a turn.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Opened {
+    answer: MessageId,
+    result: Result<(), StoreError>,
+}
+
+/// Private: the attempt is over.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct AttemptEnded(Result<Finish, Failure>);
+
+// --- Actor ------------------------------------------------------------------
+
+/// What every stream of a server shares.
+pub struct Environment {
+    /// Where turns are kept.
+    pub store: Store,
+    /// Where timings are kept.
+    pub metrics: Arc<Metrics>,
+    /// Who hears of the end.
+    pub coalescer: Address<Coalescer>,
+    /// What happens to thread answers without listeners.
+    pub on_disconnect: OnDisconnect,
+    /// How often a growing answer is saved.
+    pub checkpoint_interval: Duration,
+    /// The longest answer.
+    pub answer_bytes_max: usize,
+}
+
+/// How far the stream has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The pacer has not taken it in yet: it may still be refused.
+    Asking,
+    /// The answer is being got.
+    Running,
+    /// The answer is over; the store is writing its end.
+    Settling,
+    /// Everybody has been told.
+    Over,
+}
+
+/// See the module.
+pub struct Stream {
+    id: StreamId,
+    target: Rc<Target>,
+    environment: Rc<Environment>,
+    log: Arc<StreamLog>,
+    request: Option<ChatRequest>,
+    org: crate::chat::OrgId,
+    interests: Interests<Member, Waiting>,
+    /// Turns to open once the pacer has taken the request in.
+    unopened: Vec<OpenTurn>,
+    phase: Rc<Cell<Phase>>,
+    abort: Option<AbortHandle>,
+    state: State,
+}
+
+/// One interested request.
+#[derive(Debug, Clone)]
+struct Member {
+    subscription: Arc<Subscription>,
+    subscriber: Addr<Subscriber>,
+}
+
+/// A request that waits for its turn to be opened.
+#[derive(Debug)]
+struct Waiting {
+    reply: JoinReply,
+    /// What the store is to keep of it; nothing when opening the turn keeps it too.
+    row: Option<NewRequest>,
+}
+
+impl Stream {
+    /// A stream that will get the answer to `request`.
+    pub fn new(
+        id: StreamId,
+        org: crate::chat::OrgId,
+        request: ChatRequest,
+        target: Rc<Target>,
+        log: Arc<StreamLog>,
+        environment: Rc<Environment>,
+    ) -> Self {
+        Self {
+            id,
+            target,
+            environment,
+            log,
+            request: Some(request),
+            org,
+            interests: Interests::default(),
+            unopened: Vec::new(),
+            phase: Rc::new(Cell::new(Phase::Queue)),
+            abort: None,
+            state: State::Asking,
+        }
+    }
+
+    /// Starts to get the answer. The attempt is a task of its own, so that a panic in it fails this answer alone.
+    fn start_attempt(&mut self, request: ChatRequest, ctx: &Context<Self>) {
+        let me = ctx.address();
+        let admitted = me.clone();
+        let (store, log, stream) = (self.environment.store.clone(), self.log.clone(), self.id.clone());
+        let attempt = Attempt {
+            org: self.org.clone(),
+            request,
+            target: self.target.clone(),
+            log: self.log.clone(),
+            phase: self.phase.clone(),
+            admitted: Some(Box::new(move || tell(&admitted, Admitted))),
+            checkpoint: Box::new(move || ending::checkpoint(&store, &log, &stream)),
+            checkpoint_interval: self.environment.checkpoint_interval,
+            answer_bytes_max: self.environment.answer_bytes_max,
+        };
+        let task = tokio::task::spawn_local(attempt.run());
+        self.abort = Some(task.abort_handle());
+        tokio::task::spawn_local(async move {
+            let ended = match task.await {
+                Ok(ended) => ended,
+                Err(gone) if gone.is_cancelled() => return,
+                Err(_) => Err(Failure::new(Code::Internal, "the answer could not be processed")),
+            };
+            tell(&me, AttemptEnded(ended));
+        });
+    }
+
+    fn abort_attempt(&mut self) -> Cancelled {
+        let Some(abort) = self.abort.take() else { return Cancelled::AlreadyOver };
+        abort.abort();
+        if self.phase.get() == Phase::Queue { Cancelled::NotStarted } else { Cancelled::Aborted }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a few messages in the life of a stream; streams are bounded")]
+    fn tell_coalescer<M>(&self, news: M)
+    where
+        M: actix::Message<Result = ()> + Send + 'static,
+        Coalescer: Handler<M>,
+    {
+        if let Some(coalescer) = self.environment.coalescer.get() {
+            coalescer.do_send(news);
+        }
+    }
+}
+
+/// Sends a private message to the stream itself.
+#[expect(clippy::disallowed_methods, reason = "a few messages in the life of a stream; streams are bounded")]
+fn tell<M>(stream: &Addr<Stream>, news: M)
+where
+    M: actix::Message<Result = ()> + Send + 'static,
+    Stream: Handler<M>,
+{
+    stream.do_send(news);
+}
+
+impl Outcome {
+    /// The outcome of a request that was refused after all.
+    fn refused(refusal: &NotJoined) -> Self {
+        let failure = match refusal {
+            NotJoined::Failed(failure) => failure.clone(),
+            NotJoined::SequenceMoved | NotJoined::JustEnded => Failure::new(Code::TurnInProgress, "try again"),
+        };
+        Self::failed(failure, false)
+    }
+
+    /// The outcome of an answer that failed.
+    pub(super) fn failed(failure: Failure, partial: bool) -> Self {
+        let finish = Finish { reason: FinishReason::Error, native: None };
+        Self { status: Status::Error, finish, failure: Some(failure), usage: None, partial, saved: true }
+    }
+}
+
+impl Actor for Stream {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        if let Some(request) = self.request.take() {
+            self.start_attempt(request, ctx);
+        }
+    }
+}
+
+impl Handler<AttemptEnded> for Stream {
+    type Result = ();
+
+    fn handle(&mut self, ended: AttemptEnded, ctx: &mut Context<Self>) {
+        self.abort = None;
+        match (self.state, ended.0) {
+            (State::Settling | State::Over, _) => {}
+            (State::Asking, Err(failure)) => self.refuse_all(failure, ctx),
+            (_, Ok(finish)) => self.settle(ending::finished(&self.log, finish), ctx),
+            (_, Err(failure)) => self.settle(ending::failed(&self.log, failure), ctx),
+        }
+    }
+}
+
+impl Stream {
+    /// The pacer has not taken it in: nothing has begun, nothing is kept, everybody who waits gets the reason.
+    fn refuse_all(&mut self, failure: Failure, ctx: &mut Context<Self>) {
+        let refusal = NotJoined::Failed(failure);
+        for group in self.interests.groups_mut() {
+            group.waiting.drain(..).for_each(|(_, waiting)| drop(waiting.reply.send(Err(refusal.clone()))));
+        }
+        self.end_everybody(&Arc::new(Outcome::refused(&refusal)), Instant::now());
+        self.over(None, false, ctx);
+    }
+}
+
+/// A stream that panicked still ends for everybody who listens, and in the store.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.state == State::Over {
+            return;
+        }
+        self.abort_attempt();
+        let failure = Failure::new(Code::Internal, "the answer could not be processed");
+        self.abandon(failure);
+    }
+}

@@ -1,0 +1,203 @@
+//! Subscriber: one request's interest in an answer.
+//!
+//! Owns the request's grace after its last listener has gone, and writes its end: its own `done`, its line in the
+//! log, its place in the metrics. Tells its stream when the interest is withdrawn. Never touches the bytes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::BytesMut;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::stream;
+use crate::event::{FinishReason, Status, Usage, write_frame};
+use crate::failure::{Failure, FailureBody};
+use crate::fanout::{End, Outcome, Subscription};
+use crate::metrics::{Finished, Metrics};
+
+// --- Protocol ---------------------------------------------------------------
+
+/// The answer has ended for this request. The last message that a subscriber gets.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Ended {
+    /// How.
+    pub outcome: Arc<Outcome>,
+    /// The last event that the request may see.
+    pub last_seq: u64,
+    /// When.
+    pub at: Instant,
+}
+
+/// News: nobody listens to the request any more.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Unattended;
+
+/// What becomes of a request that nobody listens to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// The answer goes on.
+    Continue,
+    /// It is cancelled when nobody comes back within this time.
+    CancelAfter(Duration),
+}
+
+// --- Actor ------------------------------------------------------------------
+
+/// See the module.
+pub struct Subscriber {
+    subscription: Arc<Subscription>,
+    stream: Recipient<stream::Withdraw>,
+    on_disconnect: OnDisconnect,
+    metrics: Arc<Metrics>,
+    grace: Option<SpawnHandle>,
+}
+
+impl Subscriber {
+    /// A subscriber of `subscription`, whose answer is made by `stream`.
+    pub fn new(
+        subscription: Arc<Subscription>,
+        stream: Recipient<stream::Withdraw>,
+        on_disconnect: OnDisconnect,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { subscription, stream, on_disconnect, metrics, grace: None }
+    }
+
+    fn withdraw(&self) {
+        let request = self.subscription.facts.request.clone();
+        let withdraw = stream::Withdraw { request, asked: Instant::now(), reply: None };
+        // A stream that takes no message any more is ending, which is what is wanted.
+        let _ = self.stream.try_send(withdraw);
+    }
+}
+
+impl Actor for Subscriber {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let me = ctx.address();
+        self.subscription.on_unattended(move || tell_unattended(&me));
+        if self.subscription.bodies() == 0 {
+            ctx.notify(Unattended);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "one message for each listener that leaves; listeners are bounded")]
+fn tell_unattended(subscriber: &Addr<Subscriber>) {
+    subscriber.do_send(Unattended);
+}
+
+impl Handler<Unattended> for Subscriber {
+    type Result = ();
+
+    fn handle(&mut self, _: Unattended, ctx: &mut Context<Self>) {
+        let OnDisconnect::CancelAfter(grace) = self.on_disconnect else { return };
+        if self.subscription.bodies() > 0 || self.grace.is_some() {
+            return;
+        }
+        if grace.is_zero() {
+            self.withdraw();
+            return;
+        }
+        let timer = ctx.run_later(grace, |subscriber, _| {
+            subscriber.grace = None;
+            if subscriber.subscription.bodies() == 0 {
+                subscriber.withdraw();
+            }
+        });
+        self.grace = Some(timer);
+    }
+}
+
+impl Handler<Ended> for Subscriber {
+    type Result = ();
+
+    fn handle(&mut self, ended: Ended, ctx: &mut Context<Self>) {
+        finish(&self.subscription, &ended, &self.metrics);
+        ctx.stop();
+    }
+}
+
+// --- The end of a request -----------------------------------------------------
+
+/// Ends a subscription: metrics first, so that they include the request when its client reads `done`.
+pub fn finish(subscription: &Subscription, ended: &Ended, metrics: &Metrics) {
+    let facts = &subscription.facts;
+    let latency_ms = subscription.since_arrival_ms(Some(ended.at)).unwrap_or(0);
+    let frame = done_frame(subscription, ended, latency_ms);
+    let finished = Finished::new(subscription, &ended.outcome, latency_ms);
+    log_line(subscription, &finished);
+    metrics.finished(facts.provider.as_str(), finished);
+    subscription.finish(End { frame, last_seq: ended.last_seq, outcome: (*ended.outcome).clone(), latency_ms });
+}
+
+/// The `done` event of one request.
+#[derive(Serialize)]
+struct Done<'a> {
+    r#type: &'static str,
+    status: Status,
+    finish_reason: FinishReason,
+    native_finish_reason: Option<&'a str>,
+    usage: Option<Usage>,
+    message_id: Option<&'a str>,
+    user_message_id: Option<&'a str>,
+    request_id: &'a str,
+    latency_ms: u32,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
+    #[serde(skip_serializing_if = "Clone::clone")]
+    saved: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<FailureBody<'a>>,
+}
+
+/// The frame of `done`; its id follows the last event's, so that a client that has seen it has nothing to resume.
+fn done_frame(subscription: &Subscription, ended: &Ended, latency_ms: u32) -> bytes::Bytes {
+    let outcome = &ended.outcome;
+    let facts = &subscription.facts;
+    let done = Done {
+        r#type: "done",
+        status: outcome.status,
+        finish_reason: outcome.finish.reason,
+        native_finish_reason: outcome.finish.native.as_deref(),
+        usage: outcome.usage,
+        message_id: facts.answer.as_ref().map(|id| id.as_str()),
+        user_message_id: facts.user_message.as_ref().map(|id| id.as_str()),
+        request_id: facts.request.as_str(),
+        latency_ms,
+        partial: outcome.partial,
+        saved: outcome.saved,
+        error: outcome.failure.as_ref().map(|failure: &Failure| failure.body(Some(facts.request.as_str()))),
+    };
+    let mut frame = BytesMut::with_capacity(512);
+    write_frame("done", Some((subscription.log.fence(), ended.last_seq + 1)), &done, &mut frame);
+    frame.freeze()
+}
+
+/// One line for each request, with the keys of the metrics.
+fn log_line(subscription: &Subscription, finished: &Finished) {
+    let facts = &subscription.facts;
+    log::info!(
+        target: "weir::request",
+        request_id = facts.request.as_str(),
+        org = facts.request.org().as_str(),
+        stream_id = facts.stream.as_str(),
+        role:serde = facts.role,
+        provider = facts.provider.as_str(),
+        model = &*facts.model,
+        outcome = finished.status.as_str(),
+        error = finished.error.map_or("", |code| code.as_str()),
+        queue_wait_ms = finished.queue_wait_ms.unwrap_or(0),
+        ttfb_ms = finished.ttfb_ms.unwrap_or(0),
+        ttft_ms = finished.ttft_ms.unwrap_or(0),
+        latency_ms = finished.latency_ms,
+        input = finished.usage.map_or(0, |usage| usage.input),
+        output = finished.usage.map_or(0, |usage| usage.output);
+        "done"
+    );
+}

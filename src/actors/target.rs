@@ -1,0 +1,22 @@
+//! Target: a configured provider with everything needed to call it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::guardian::Address;
+use super::pacer::Pacer;
+use crate::config;
+use crate::providers::Adapter;
+use crate::providers::upstream::Transport;
+
+/// See the module. Lives on the upstream arbiter.
+pub struct Target {
+    /// How it is configured.
+    pub provider: config::Provider,
+    /// How it is spoken to.
+    pub adapter: Arc<dyn Adapter>,
+    /// What carries the calls.
+    pub transport: Rc<dyn Transport>,
+    /// Who says when.
+    pub pacer: Address<Pacer>,
+}

@@ -1,0 +1,12 @@
+//! Fan-out: what a running answer shares with its listeners, across threads.
+//!
+//! One writer appends frames to a [`StreamLog`]; every listener reads it at its own offset. A [`Subscription`] is one
+//! request's view of it: who asked, since when, and how it ended for this request.
+
+mod log;
+mod subscription;
+mod transcript;
+
+pub use log::{Cursor, LogStats, Next, QueuePlace, StreamLog, Timings};
+pub use subscription::{Attachment, End, Outcome, Subscription, SubscriptionFacts};
+pub use transcript::Transcript;

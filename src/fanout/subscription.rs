@@ -1,0 +1,203 @@
+//! Subscription: one request's view of an answer, shared between its actor and the bodies that send it.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::StreamLog;
+use crate::chat::{MessageId, ProviderName, RequestId, StreamId, ThreadId};
+use crate::event::{Finish, Status, Usage};
+use crate::failure::Failure;
+use crate::store::CallRole;
+
+/// No first piece yet.
+const NO_TTFT: u32 = u32::MAX;
+
+/// What is known about a request when it is accepted.
+#[derive(Debug, Clone)]
+pub struct SubscriptionFacts {
+    /// Its id.
+    pub request: RequestId,
+    /// The generation that it listens to.
+    pub stream: StreamId,
+    /// Whether it started the upstream call.
+    pub role: CallRole,
+    /// Who answers.
+    pub provider: ProviderName,
+    /// What answers.
+    pub model: Arc<str>,
+    /// The thread, unless the request is stateless.
+    pub thread: Option<ThreadId>,
+    /// The user message of its turn.
+    pub user_message: Option<MessageId>,
+    /// The answer of its turn.
+    pub answer: Option<MessageId>,
+    /// When the request came in.
+    pub arrived: Instant,
+}
+
+/// How an answer ended, the same for everybody who heard it to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// How it ended.
+    pub status: Status,
+    /// Why it ended.
+    pub finish: Finish,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+    /// What it cost.
+    pub usage: Option<Usage>,
+    /// Whether there is text although the answer is not complete.
+    pub partial: bool,
+    /// Whether the store has it.
+    pub saved: bool,
+}
+
+/// How an answer ended for one request.
+#[derive(Debug)]
+pub struct End {
+    /// The `done` frame.
+    pub frame: Bytes,
+    /// The last event that this request may see.
+    pub last_seq: u64,
+    /// The facts behind the frame.
+    pub outcome: Outcome,
+    /// From the request's arrival to its end.
+    pub latency_ms: u32,
+}
+
+/// The shared part of one request.
+#[derive(Debug)]
+pub struct Subscription {
+    /// What was known from the beginning.
+    pub facts: SubscriptionFacts,
+    /// The frames.
+    pub log: Arc<StreamLog>,
+    end: OnceLock<End>,
+    ttft_ms: AtomicU32,
+    bodies: AtomicUsize,
+    waiting: Mutex<Vec<Waker>>,
+    unattended: OnceLock<Hook>,
+}
+
+/// Called when the last listener has gone.
+struct Hook(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+impl Subscription {
+    /// A subscription that nobody listens to yet.
+    pub fn new(facts: SubscriptionFacts, log: Arc<StreamLog>) -> Self {
+        Self {
+            facts,
+            log,
+            end: OnceLock::new(),
+            ttft_ms: AtomicU32::new(NO_TTFT),
+            bodies: AtomicUsize::new(0),
+            waiting: Mutex::new(Vec::new()),
+            unattended: OnceLock::new(),
+        }
+    }
+
+    /// Says whom to tell when the last listener has gone; the first call counts.
+    pub fn on_unattended(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.unattended.set(Hook(Box::new(tell)));
+    }
+
+    /// Ends it, once; later calls change nothing. Wakes whoever waits.
+    pub fn finish(&self, end: End) {
+        if self.end.set(end).is_ok() {
+            let waiting = std::mem::take(&mut *self.waiting.lock());
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// How it ended, when it has.
+    pub fn end(&self) -> Option<&End> {
+        self.end.get()
+    }
+
+    /// Calls `waker` at the end. Ask for [`Subscription::end`] after this, never before.
+    pub fn wake_at_end(&self, waker: &Waker) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.iter().any(|known| known.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    /// Waits for the end.
+    pub async fn ended(&self) -> &End {
+        std::future::poll_fn(|cx| {
+            self.wake_at_end(cx.waker());
+            self.end().map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        })
+        .await
+    }
+
+    /// Notes that the first piece of content is handed to the client now; the first call counts.
+    pub fn first_piece(&self) -> u32 {
+        let ttft_ms = millis_between(self.facts.arrived, Instant::now());
+        let known = self.ttft_ms.compare_exchange(NO_TTFT, ttft_ms, Ordering::Relaxed, Ordering::Relaxed);
+        known.err().unwrap_or(ttft_ms)
+    }
+
+    /// Time to the first piece. When nobody listened, the time at which it could have been handed over.
+    pub fn ttft_ms(&self) -> Option<u32> {
+        match self.ttft_ms.load(Ordering::Relaxed) {
+            NO_TTFT => self.since_arrival_ms(self.log.timings().first_content),
+            ttft_ms => Some(ttft_ms),
+        }
+    }
+
+    /// Milliseconds from this request's arrival to `moment`; 0 when it was over before.
+    pub fn since_arrival_ms(&self, moment: Option<Instant>) -> Option<u32> {
+        moment.map(|moment| millis_between(self.facts.arrived, moment))
+    }
+
+    /// How many bodies send it at present.
+    pub fn bodies(&self) -> usize {
+        self.bodies.load(Ordering::Relaxed)
+    }
+}
+
+/// Whole milliseconds from `start` to `end`, 0 when `end` is earlier.
+fn millis_between(start: Instant, end: Instant) -> u32 {
+    u32::try_from(end.saturating_duration_since(start).as_millis()).unwrap_or(NO_TTFT - 1)
+}
+
+/// Somebody listens to a subscription. Dropping it says that they have gone.
+#[derive(Debug)]
+pub struct Attachment(Arc<Subscription>);
+
+impl Attachment {
+    /// Counts a listener.
+    pub fn new(subscription: Arc<Subscription>) -> Self {
+        subscription.bodies.fetch_add(1, Ordering::Relaxed);
+        Self(subscription)
+    }
+
+    /// What is listened to.
+    pub fn subscription(&self) -> &Arc<Subscription> {
+        &self.0
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        let last = self.0.bodies.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last
+            && self.0.end().is_none()
+            && let Some(hook) = self.0.unattended.get()
+        {
+            hook.0();
+        }
+    }
+}

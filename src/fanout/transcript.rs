@@ -1,0 +1,54 @@
+//! Transcript: the answer as it accumulates; what a snapshot shows and what the store keeps.
+
+use serde_json::Value;
+
+use crate::event::{Citation, Event, ToolCall, Usage};
+
+/// Everything that an answer has said so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Transcript {
+    /// The text.
+    pub text: String,
+    /// The visible reasoning.
+    pub reasoning: String,
+    /// The refusal, when there was one.
+    pub refusal: String,
+    /// The sources, in order of first appearance.
+    pub citations: Vec<Citation>,
+    /// The finished calls of the client's tools.
+    pub tool_calls: Vec<ToolCall>,
+    /// The last word on what it cost.
+    pub usage: Option<Usage>,
+    /// Signatures for the provider's next turn.
+    pub opaque: Vec<Value>,
+    /// The model as the provider reports it.
+    pub model: Option<String>,
+    /// The provider's id of the answer.
+    pub upstream_id: Option<String>,
+}
+
+impl Transcript {
+    /// Adds one event.
+    pub fn apply(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Delta { delta } => self.text.push_str(delta),
+            Event::Reasoning { delta, .. } => self.reasoning.push_str(delta),
+            Event::Refusal { delta } => self.refusal.push_str(delta),
+            Event::ToolCall { call, .. } => self.tool_calls.push(call.clone()),
+            Event::Citation { items } => self.citations.extend(items.iter().cloned()),
+            Event::Usage { usage } => self.usage = Some(*usage),
+            Event::Reset { .. } => *self = Self { model: self.model.take(), ..Self::default() },
+            Event::ToolCallPiece { .. } | Event::Activity { .. } | Event::Ext { .. } => {}
+        }
+    }
+
+    /// How much text it holds, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.text.len() + self.reasoning.len() + self.refusal.len()
+    }
+
+    /// The text that a thread keeps: a refusal is the answer when there is nothing else.
+    pub fn content(&self) -> &str {
+        if self.text.is_empty() { &self.refusal } else { &self.text }
+    }
+}

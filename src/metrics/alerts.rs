@@ -1,0 +1,174 @@
+//! Alerts: conditions over the newest requests that are worth a person's attention. Pure: time is an argument.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::Finished;
+use crate::config;
+use crate::event::Status;
+use crate::store::CallRole;
+
+/// Percentiles are taken over this many requests.
+const WINDOW: usize = 100;
+/// Fewer requests than this say nothing about a rate.
+const REQUESTS_MIN: usize = 20;
+/// Requests that came this close together are one burst.
+const BURST: Duration = Duration::from_secs(1);
+
+/// Something that is worth a person's attention now.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Alert {
+    /// `ttft`, `error_rate`, `queue_wait` or `coalescing`.
+    pub name: &'static str,
+    /// What was measured.
+    pub value: f64,
+    /// What is acceptable.
+    pub threshold: f64,
+    /// How long it has been so, in milliseconds.
+    pub for_ms: u64,
+    /// What to look at.
+    pub message: &'static str,
+}
+
+/// Remembers since when each condition holds.
+#[derive(Debug)]
+pub(super) struct Watch {
+    config: config::Alerts,
+    ttft_since: Option<Instant>,
+    queue_wait_since: Option<Instant>,
+}
+
+impl Watch {
+    pub(super) fn new(config: config::Alerts) -> Self {
+        Self { config, ttft_since: None, queue_wait_since: None }
+    }
+
+    /// The alerts at `now`; `requests` are the newest first.
+    pub(super) fn evaluate<'a>(
+        &mut self,
+        requests: impl Iterator<Item = &'a Finished> + Clone,
+        now: Instant,
+    ) -> Vec<Alert> {
+        let hold = Duration::from_millis(self.config.hold_ms);
+        let recent = requests.clone().take_while(|request| now.saturating_duration_since(request.at) <= hold);
+        let ttft = p95(recent.clone().take(WINDOW).filter_map(|request| request.ttft_ms));
+        let queue_wait = p95(recent.take(WINDOW).filter_map(|request| request.queue_wait_ms));
+        let config = self.config.clone();
+        let ttft = held(&mut self.ttft_since, ttft, config.ttft_p95_ms as f64, hold, now);
+        let queue_wait = held(&mut self.queue_wait_since, queue_wait, config.queue_wait_p95_ms as f64, hold, now);
+        let alert = |name, message| move |(value, threshold, for_ms)| Alert { name, value, threshold, for_ms, message };
+        let alerts = [
+            ttft.map(alert("ttft", "the first token is slow: look at queue, provider and connections")),
+            queue_wait.map(alert("queue_wait", "requests wait for the pacer: raise its limits or lower the load")),
+            self.error_rate(requests.clone()).map(alert("error_rate", "requests fail: look at errors by code")),
+            self.coalescing(requests).map(alert("coalescing", "identical requests are not sharing calls")),
+        ];
+        alerts.into_iter().flatten().collect()
+    }
+
+    fn error_rate<'a>(&self, requests: impl Iterator<Item = &'a Finished>) -> Option<(f64, f64, u64)> {
+        let newest: Vec<_> = requests.take(self.config.error_window).collect();
+        let errors = newest.iter().filter(|request| request.status == Status::Error).count();
+        let rate = errors as f64 / newest.len().max(1) as f64;
+        let exceeded = newest.len() >= REQUESTS_MIN && rate > self.config.error_rate;
+        exceeded.then_some((rate, self.config.error_rate, 0))
+    }
+
+    /// Under a burst with at least one follower there should be many for each leader.
+    fn coalescing<'a>(&self, mut requests: impl Iterator<Item = &'a Finished>) -> Option<(f64, f64, u64)> {
+        let newest = requests.next()?;
+        let near = requests.take_while(|request| newest.at.saturating_duration_since(request.at) <= BURST);
+        let burst: Vec<_> = std::iter::once(newest).chain(near).collect();
+        let followers = burst.iter().filter(|request| request.role == CallRole::Follower).count();
+        let leaders = burst.len() - followers;
+        let ratio = followers as f64 / leaders.max(1) as f64;
+        let exceeded =
+            burst.len() >= self.config.coalesce_burst_min && followers > 0 && ratio < self.config.coalesce_ratio_min;
+        exceeded.then_some((ratio, self.config.coalesce_ratio_min, 0))
+    }
+}
+
+/// A value that has been above its threshold for the whole hold time.
+fn held(
+    since: &mut Option<Instant>,
+    value: Option<f64>,
+    threshold: f64,
+    hold: Duration,
+    now: Instant,
+) -> Option<(f64, f64, u64)> {
+    let Some(value) = value.filter(|value| *value > threshold) else {
+        *since = None;
+        return None;
+    };
+    let lasted = now.saturating_duration_since(*since.get_or_insert(now));
+    (lasted >= hold).then(|| (value, threshold, u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX)))
+}
+
+fn p95(values: impl Iterator<Item = u32>) -> Option<f64> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_unstable();
+    let rank = (values.len() * 95).div_ceil(100);
+    values.get(rank.checked_sub(1)?).map(|value| f64::from(*value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::finished;
+    use super::*;
+
+    fn names(alerts: &[Alert]) -> Vec<&str> {
+        alerts.iter().map(|alert| alert.name).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_first_token_alerts_when_it_has_lasted_five_minutes() {
+        let mut watch = Watch::new(config::Alerts::default());
+        let mut last = Vec::new();
+        for _ in 0..=10 {
+            let slow = [finished(1_600, Status::Complete)];
+            last = watch.evaluate(slow.iter(), Instant::now());
+            tokio::time::advance(Duration::from_secs(29)).await;
+        }
+        assert_eq!(names(&last), Vec::<&str>::new());
+        tokio::time::advance(Duration::from_secs(30)).await;
+
+        let slow = [finished(1_600, Status::Complete)];
+        assert_eq!(names(&watch.evaluate(slow.iter(), Instant::now())), ["ttft"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_good_minute_resets_the_clock() {
+        let mut watch = Watch::new(config::Alerts::default());
+        let slow = [finished(1_600, Status::Complete)];
+        watch.evaluate(slow.iter(), Instant::now());
+        tokio::time::advance(Duration::from_secs(299)).await;
+        let good = [finished(10, Status::Complete)];
+        watch.evaluate(good.iter(), Instant::now());
+        tokio::time::advance(Duration::from_secs(2)).await;
+
+        let slow = [finished(1_600, Status::Complete)];
+        assert_eq!(names(&watch.evaluate(slow.iter(), Instant::now())), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn two_errors_in_a_hundred_requests_alert_and_one_does_not() {
+        let mut watch = Watch::new(config::Alerts::default());
+        let mut requests: Vec<_> = (0..99).map(|_| finished(1, Status::Complete)).collect();
+        requests.push(finished(1, Status::Error));
+        assert_eq!(names(&watch.evaluate(requests.iter(), Instant::now())), Vec::<&str>::new());
+
+        requests[0] = finished(1, Status::Error);
+        assert_eq!(names(&watch.evaluate(requests.iter(), Instant::now())), ["error_rate"]);
+    }
+
+    #[test]
+    fn a_burst_of_many_leaders_and_few_followers_alerts() {
+        let mut watch = Watch::new(config::Alerts::default());
+        let mut requests: Vec<_> = (0..30).map(|_| finished(1, Status::Complete)).collect();
+        requests[0].role = CallRole::Follower;
+
+        assert_eq!(names(&watch.evaluate(requests.iter(), Instant::now())), ["coalescing"]);
+    }
+}

@@ -1,0 +1,355 @@
+//! Metrics: what has become of the last requests, in percentiles, and what is worth an alarm.
+//!
+//! Requests are recorded once, when they end, before their clients read `done`. Percentiles come from an HDR histogram
+//! (three significant digits) over the newest requests of a ring.
+
+mod alerts;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use self::alerts::Watch;
+pub use self::alerts::Alert;
+use crate::config;
+use crate::event::{Status, Usage};
+use crate::failure::Code;
+use crate::fanout::{Outcome, Subscription};
+use crate::store::CallRole;
+
+/// One finished request.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// When it ended.
+    pub at: Instant,
+    /// Whether it started its upstream call.
+    pub role: CallRole,
+    /// How it ended.
+    pub status: Status,
+    /// Why it failed.
+    pub error: Option<Code>,
+    /// Arrival to the first piece of content.
+    pub ttft_ms: Option<u32>,
+    /// Arrival to the provider's first byte.
+    pub ttfb_ms: Option<u32>,
+    /// Arrival to the pacer's permit.
+    pub queue_wait_ms: Option<u32>,
+    /// Arrival to the end.
+    pub latency_ms: u32,
+    /// What the provider billed; followers cost nothing.
+    pub usage: Option<Usage>,
+}
+
+impl Finished {
+    /// The record of a request that ends now.
+    pub fn new(subscription: &Subscription, outcome: &Outcome, latency_ms: u32) -> Self {
+        let timings = subscription.log.timings();
+        let role = subscription.facts.role;
+        Self {
+            at: Instant::now(),
+            role,
+            status: outcome.status,
+            error: outcome.failure.as_ref().map(|failure| failure.code),
+            ttft_ms: subscription.ttft_ms(),
+            ttfb_ms: subscription.since_arrival_ms(timings.first_byte),
+            queue_wait_ms: subscription.since_arrival_ms(timings.granted),
+            latency_ms,
+            usage: outcome.usage.filter(|_| role == CallRole::Leader),
+        }
+    }
+}
+
+/// The records of one server. See the module.
+#[derive(Debug)]
+pub struct Metrics {
+    window_max: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    requests: VecDeque<(Arc<str>, Finished)>,
+    /// Names are shared by all records of a provider.
+    names: BTreeMap<Arc<str>, ()>,
+    cancels_us: VecDeque<u32>,
+    watch: Watch,
+}
+
+/// The performance report, as clients read it.
+#[derive(Debug, Serialize)]
+pub struct Performance {
+    window: Window,
+    ttft_ms: Percentiles,
+    ttfb_ms: Percentiles,
+    latency_ms: Percentiles,
+    queue_wait_ms: Percentiles,
+    cancel_ms: Percentiles,
+    error_rate: Option<f64>,
+    errors: Errors,
+    coalesce: Coalesce,
+    tokens: Tokens,
+    providers: BTreeMap<Arc<str>, ProviderReport>,
+    alerts: Vec<Alert>,
+}
+
+/// What a report covers.
+#[derive(Debug, Serialize)]
+struct Window {
+    last_n: usize,
+    count: usize,
+}
+
+/// Percentiles in milliseconds; null without data.
+#[derive(Debug, Default, Serialize)]
+struct Percentiles {
+    p50: Option<f64>,
+    p95: Option<f64>,
+    p99: Option<f64>,
+    max: Option<f64>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Errors {
+    total: usize,
+    by_code: BTreeMap<&'static str, usize>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Coalesce {
+    leaders: usize,
+    followers: usize,
+    ratio: Option<f64>,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Tokens {
+    input: u64,
+    output: u64,
+}
+
+/// One provider's part of a report.
+#[derive(Debug, Serialize)]
+struct ProviderReport {
+    count: usize,
+    ttft_ms: Percentiles,
+    latency_ms: Percentiles,
+    queue_wait_ms: Percentiles,
+    error_rate: Option<f64>,
+    errors: Errors,
+    tokens: Tokens,
+}
+
+impl Metrics {
+    /// No records yet.
+    pub fn new(config: &config::Metrics) -> Self {
+        let watch = Watch::new(config.alerts.clone());
+        let inner =
+            Inner { requests: VecDeque::new(), names: BTreeMap::new(), cancels_us: VecDeque::new(), watch };
+        Self { window_max: config.window_max, inner: Mutex::new(inner) }
+    }
+
+    /// Records a finished request. Providers are configured, so their names are few.
+    pub fn finished(&self, provider: &str, finished: Finished) {
+        let mut inner = self.inner.lock();
+        let name = match inner.names.get_key_value(provider) {
+            Some((name, ())) => name.clone(),
+            None => {
+                let name: Arc<str> = provider.into();
+                inner.names.insert(name.clone(), ());
+                name
+            }
+        };
+        if inner.requests.len() == self.window_max {
+            inner.requests.pop_front();
+        }
+        inner.requests.push_back((name, finished));
+    }
+
+    /// Records how long it took from a cancel's arrival to the abort of the upstream call.
+    pub fn cancelled(&self, took: Duration) {
+        let mut inner = self.inner.lock();
+        if inner.cancels_us.len() == self.window_max {
+            inner.cancels_us.pop_front();
+        }
+        inner.cancels_us.push_back(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+    }
+
+    /// Looks at the alarms' conditions, so that they are noticed when nobody asks.
+    pub fn evaluate_alerts(&self) -> Vec<Alert> {
+        let mut inner = self.inner.lock();
+        let Inner { requests, watch, .. } = &mut *inner;
+        watch.evaluate(requests.iter().rev().map(|(_, finished)| finished), Instant::now())
+    }
+
+    /// The report over the newest `last_n` requests.
+    pub fn performance(&self, last_n: usize) -> Performance {
+        let alerts = self.evaluate_alerts();
+        let inner = self.inner.lock();
+        let newest: Vec<_> = inner.requests.iter().rev().take(last_n).collect();
+        let requests = || newest.iter().map(|(_, finished)| finished);
+        let cancels = inner.cancels_us.iter().rev().take(last_n).copied().map(Some);
+        let mut by_provider: BTreeMap<Arc<str>, Vec<&Finished>> = BTreeMap::new();
+        for (name, finished) in &newest {
+            by_provider.entry(name.clone()).or_default().push(finished);
+        }
+        let reports = by_provider.into_iter().map(|(name, requests)| (name, ProviderReport::new(&requests)));
+        Performance {
+            window: Window { last_n, count: newest.len() },
+            ttft_ms: Percentiles::of(requests().map(|request| request.ttft_ms), 1.0),
+            ttfb_ms: Percentiles::of(requests().map(|request| request.ttfb_ms), 1.0),
+            latency_ms: Percentiles::of(requests().map(|request| Some(request.latency_ms)), 1.0),
+            queue_wait_ms: Percentiles::of(requests().map(|request| request.queue_wait_ms), 1.0),
+            cancel_ms: Percentiles::of(cancels, 1_000.0),
+            error_rate: error_rate(requests()),
+            errors: Errors::of(requests()),
+            coalesce: Coalesce::of(requests()),
+            tokens: Tokens::of(requests()),
+            providers: reports.collect(),
+            alerts,
+        }
+    }
+}
+
+impl ProviderReport {
+    fn new(requests: &[&Finished]) -> Self {
+        let requests = || requests.iter().copied();
+        Self {
+            count: requests().count(),
+            ttft_ms: Percentiles::of(requests().map(|request| request.ttft_ms), 1.0),
+            latency_ms: Percentiles::of(requests().map(|request| Some(request.latency_ms)), 1.0),
+            queue_wait_ms: Percentiles::of(requests().map(|request| request.queue_wait_ms), 1.0),
+            error_rate: error_rate(requests()),
+            errors: Errors::of(requests()),
+            tokens: Tokens::of(requests()),
+        }
+    }
+}
+
+impl Percentiles {
+    /// Of whole numbers; `scale` of them make a millisecond.
+    fn of(values: impl Iterator<Item = Option<u32>>, scale: f64) -> Self {
+        let mut histogram = Histogram::<u32>::new(3).expect("three digits are allowed");
+        for value in values.flatten() {
+            histogram.saturating_record(u64::from(value));
+        }
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let at = |quantile| Some(histogram.value_at_quantile(quantile) as f64 / scale);
+        Self { p50: at(0.5), p95: at(0.95), p99: at(0.99), max: Some(histogram.max() as f64 / scale) }
+    }
+}
+
+impl Errors {
+    fn of<'a>(requests: impl Iterator<Item = &'a Finished>) -> Self {
+        let mut errors = Self::default();
+        for request in requests.filter(|request| request.status == Status::Error) {
+            errors.total += 1;
+            *errors.by_code.entry(request.error.map_or("unknown", Code::as_str)).or_default() += 1;
+        }
+        errors
+    }
+}
+
+impl Coalesce {
+    fn of<'a>(requests: impl Iterator<Item = &'a Finished>) -> Self {
+        let mut coalesce = Self::default();
+        for request in requests {
+            match request.role {
+                CallRole::Leader => coalesce.leaders += 1,
+                CallRole::Follower => coalesce.followers += 1,
+            }
+        }
+        coalesce.ratio = (coalesce.leaders > 0).then(|| coalesce.followers as f64 / coalesce.leaders as f64);
+        coalesce
+    }
+}
+
+impl Tokens {
+    fn of<'a>(requests: impl Iterator<Item = &'a Finished>) -> Self {
+        requests.filter_map(|request| request.usage).fold(Self::default(), |sum, usage| Self {
+            input: sum.input + usage.input,
+            output: sum.output + usage.output,
+        })
+    }
+}
+
+/// The share of requests that ended in an error; cancelled ones are none.
+fn error_rate<'a>(requests: impl Iterator<Item = &'a Finished>) -> Option<f64> {
+    let (count, errors) = requests.fold((0_usize, 0_usize), |(count, errors), request| {
+        (count + 1, errors + usize::from(request.status == Status::Error))
+    });
+    (count > 0).then(|| errors as f64 / count as f64)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn finished(ttft_ms: u32, status: Status) -> Finished {
+        Finished {
+            at: Instant::now(),
+            role: CallRole::Leader,
+            status,
+            error: (status == Status::Error).then_some(Code::UpstreamError),
+            ttft_ms: Some(ttft_ms),
+            ttfb_ms: Some(1),
+            queue_wait_ms: Some(0),
+            latency_ms: 2 * ttft_ms,
+            usage: None,
+        }
+    }
+
+    fn report(metrics: &Metrics, last_n: usize) -> serde_json::Value {
+        serde_json::to_value(metrics.performance(last_n)).unwrap()
+    }
+
+    #[test]
+    fn without_data_percentiles_are_null_and_never_zero() {
+        let report = report(&Metrics::new(&config::Metrics::default()), 100);
+
+        assert_eq!(report["ttft_ms"]["p95"], serde_json::Value::Null);
+        assert_eq!(report["error_rate"], serde_json::Value::Null);
+        assert_eq!(report["coalesce"]["ratio"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_report_covers_the_newest_requests_alone() {
+        let metrics = Metrics::new(&config::Metrics::default());
+        for ttft_ms in [9_000, 9_000, 10, 20, 30] {
+            metrics.finished("demo", finished(ttft_ms, Status::Complete));
+        }
+
+        let report = report(&metrics, 3);
+
+        assert_eq!(report["window"], serde_json::json!({"last_n": 3, "count": 3}));
+        assert_eq!(report["ttft_ms"]["max"], 30.0);
+        assert_eq!(report["ttft_ms"]["p50"], 20.0);
+        assert_eq!(report["providers"]["demo"]["count"], 3);
+    }
+
+    #[test]
+    fn a_cancelled_request_is_no_error() {
+        let metrics = Metrics::new(&config::Metrics::default());
+        metrics.finished("demo", finished(1, Status::Cancelled));
+        metrics.finished("demo", finished(1, Status::Error));
+
+        let report = report(&metrics, 100);
+
+        assert_eq!(report["error_rate"], 0.5);
+        assert_eq!(report["errors"], serde_json::json!({"total": 1, "by_code": {"upstream_error": 1}}));
+    }
+
+    #[test]
+    fn the_ring_holds_no_more_than_its_window() {
+        let metrics = Metrics::new(&config::Metrics { window_max: 100, ..config::Metrics::default() });
+        (0..1_000).for_each(|_| metrics.finished("demo", finished(1, Status::Complete)));
+
+        assert_eq!(report(&metrics, 10_000)["window"]["count"], 100);
+    }
+}
