@@ -1,0 +1,66 @@
+//! Config: everything that can be set, from the defaults, the file and the environment, checked before it is used.
+
+mod auth;
+mod dialect;
+mod lookup;
+mod provider;
+mod secret;
+mod tables;
+
+use std::collections::BTreeMap;
+
+pub use auth::{Auth, AuthKey, Role};
+pub use dialect::{Dialect, UnknownDialect};
+pub use provider::{Http, Key, OnCancel, Pace, Provider, Route};
+pub use secret::Secret;
+pub use tables::{
+    Alerts, Coalesce, Durability, Limits, Metrics, OnDisconnect, OpenaiSharing, Server, ShareScope, Store, Stream,
+};
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The provider of requests that name none, if one is set; see [`Config::default_provider`].
+    pub default_provider: Option<String>,
+    /// Messages of a thread that go upstream with a new one, newest first; 0: only the new one.
+    pub history_messages_max: usize,
+    /// What every conversation begins with.
+    pub system_prompt: Option<String>,
+    /// `[server]`.
+    pub server: Server,
+    /// `[store]`.
+    pub store: Store,
+    /// `[coalesce]`.
+    pub coalesce: Coalesce,
+    /// `[stream]`.
+    pub stream: Stream,
+    /// `[auth]`.
+    pub auth: Auth,
+    /// `[metrics]`.
+    pub metrics: Metrics,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// Every provider by name, the built-in ones included.
+    pub providers: BTreeMap<String, Provider>,
+    /// `[profiles]`: other paces by profile and provider; see [`Config::profile`].
+    pub profiles: BTreeMap<String, BTreeMap<String, Pace>>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            default_provider: None,
+            history_messages_max: 50,
+            system_prompt: None,
+            server: Server::default(),
+            store: Store::default(),
+            coalesce: Coalesce::default(),
+            stream: Stream::default(),
+            auth: Auth::default(),
+            metrics: Metrics::default(),
+            limits: Limits::default(),
+            providers: provider::built_in(),
+            profiles: BTreeMap::new(),
+        }
+    }
+}
