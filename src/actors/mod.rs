@@ -21,3 +21,4 @@ pub mod guardian;
 pub mod pacer;
 pub mod stream;
 pub mod subscriber;
+pub mod target;

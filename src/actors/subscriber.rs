@@ -187,7 +187,7 @@ fn log_line(subscription: &Subscription, finished: &Finished) {
         request_id = facts.request.as_str(),
         org = facts.request.org().as_str(),
         stream_id = facts.stream.as_str(),
-        role:serde = facts.role,
+        role = facts.role.as_str(),
         provider = facts.provider.as_str(),
         model = &*facts.model,
         outcome = finished.status.as_str(),

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use self::alerts::Watch;
 pub use self::alerts::Alert;
+use self::alerts::Watch;
 use crate::config;
 use crate::event::{Status, Usage};
 use crate::failure::Code;
@@ -148,8 +148,7 @@ impl Metrics {
     /// No records yet.
     pub fn new(config: &config::Metrics) -> Self {
         let watch = Watch::new(config.alerts.clone());
-        let inner =
-            Inner { requests: VecDeque::new(), names: BTreeMap::new(), cancels_us: VecDeque::new(), watch };
+        let inner = Inner { requests: VecDeque::new(), names: BTreeMap::new(), cancels_us: VecDeque::new(), watch };
         Self { window_max: config.window_max, inner: Mutex::new(inner) }
     }
 

@@ -3,6 +3,12 @@
 //! An [`Adapter`] is pure: it turns a [`ChatRequest`] into the bytes of an HTTP request and the bytes of the answer
 //! into [`Piece`]s. It knows no socket, no clock and no actor. Only [`upstream`] talks to the network.
 
+pub mod answer;
+pub mod frames;
+mod json;
+pub mod registry;
+pub mod upstream;
+
 use serde_json::Value;
 
 use crate::chat::ChatRequest;

@@ -32,8 +32,6 @@ mod service;
 mod sync;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests;
 mod threads;
 mod turns;
 mod wal;
@@ -209,6 +207,16 @@ pub enum CallRole {
     Leader,
     /// It joined a running call.
     Follower,
+}
+
+impl CallRole {
+    /// The name in JSON and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CallRole::Leader => "leader",
+            CallRole::Follower => "follower",
+        }
+    }
 }
 
 /// The text of a running answer so far.

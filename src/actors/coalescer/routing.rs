@@ -58,7 +58,8 @@ impl Handler<Cancel> for Coalescer {
 
     fn handle(&mut self, cancel: Cancel, _: &mut Context<Self>) {
         let Cancel { request, asked, reply } = cancel;
-        let ended = self.tables.payload(&request).and_then(|subscription| subscription.end()).map(|end| end.outcome.status);
+        let ended =
+            self.tables.payload(&request).and_then(|subscription| subscription.end()).map(|end| end.outcome.status);
         if let Some(status) = ended {
             let _ = reply.send(Cancellation::Ended(status));
             return;
@@ -188,10 +189,6 @@ impl Handler<Weigh> for Coalescer {
     type Result = Load;
 
     fn handle(&mut self, _: Weigh, _: &mut Context<Self>) -> Load {
-        Load {
-            running: self.tables.running(),
-            retained: self.tables.retained(),
-            requests: self.tables.requests(),
-        }
+        Load { running: self.tables.running(), retained: self.tables.retained(), requests: self.tables.requests() }
     }
 }

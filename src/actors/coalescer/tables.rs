@@ -329,6 +329,11 @@ impl<T> Tables<T> {
         }
     }
 
+    /// Answers that have ended and can be resumed.
+    pub fn retained(&self) -> usize {
+        self.ended.len()
+    }
+
     /// Requests remembered, running and ended.
     pub fn requests(&self) -> usize {
         self.requests.len()

@@ -11,11 +11,11 @@ use super::joining::{answer, keep_request};
 use super::{Member, State, Stream, Waiting};
 use crate::actors::coalescer;
 use crate::actors::subscriber::Ended;
-use crate::chat::{MessageId, StreamId};
+use crate::chat::MessageId;
 use crate::event::{Finish, FinishReason, Status, Usage};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Outcome, StreamLog, Subscription, Transcript};
-use crate::store::{Checkpoint, EndedRequest, Settle, Store};
+use crate::store::{Checkpoint, EndedRequest, Settle};
 
 /// How many characters of English make a token, roughly; for estimates of answers that were cut.
 const CHARS_PER_TOKEN: usize = 4;
@@ -56,14 +56,15 @@ fn usage(log: &StreamLog) -> Option<Usage> {
     })
 }
 
-/// Saves the text so far.
-pub(super) fn checkpoint(store: &Store, log: &StreamLog, stream: &StreamId) {
-    let (text, reasoning) =
-        log.with_transcript(|transcript| (transcript.content().to_owned(), transcript.reasoning.clone()));
-    store.checkpoint(Checkpoint { stream: stream.clone(), text, reasoning });
-}
-
 impl Stream {
+    /// Saves the text so far. Nobody waits for it.
+    pub(super) fn checkpoint(&self) {
+        let (text, reasoning) =
+            self.log.with_transcript(|transcript| (transcript.content().to_owned(), transcript.reasoning.clone()));
+        let answers = self.interests.turns().map(|turn| turn.answer.clone()).collect();
+        self.environment.store.checkpoint(Checkpoint { answers, stream: self.id.clone(), text, reasoning });
+    }
+
     /// The answer is over: writes its end, then tells everybody.
     pub(super) fn settle(&mut self, outcome: Outcome, ctx: &mut Context<Self>) {
         let at = Instant::now();

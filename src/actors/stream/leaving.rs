@@ -31,7 +31,7 @@ impl Stream {
         match self.interests.withdraw(request) {
             Withdrawn::Unknown => Cancelled::AlreadyOver,
             Withdrawn::Shared(member) => {
-                self.end_one(&member);
+                self.end_one(member);
                 Cancelled::Shared
             }
             Withdrawn::TurnOver(member, group) => {
@@ -82,4 +82,3 @@ impl Stream {
         Cancelled::Shared
     }
 }
-

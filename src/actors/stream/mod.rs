@@ -21,9 +21,9 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use self::attempt::Attempt;
-use self::interests::{Group, Interests, Withdrawn};
+use self::interests::Interests;
 use super::coalescer::tables::TurnIds;
-use super::coalescer::{self, Coalescer, NewTurn};
+use super::coalescer::{Coalescer, NewTurn};
 use super::guardian::Address;
 use super::subscriber::{OnDisconnect, Subscriber};
 use super::target::Target;
@@ -32,7 +32,7 @@ use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure, Phase};
 use crate::fanout::{Attachment, Outcome, StreamLog, Subscription};
 use crate::metrics::Metrics;
-use crate::store::{CallRole, NewRequest, OpenTurn, Store, StoreError};
+use crate::store::{NewRequest, OpenTurn, Store, StoreError};
 
 // --- Protocol ---------------------------------------------------------------
 
@@ -137,6 +137,11 @@ struct Opened {
     result: Result<(), StoreError>,
 }
 
+/// Private: the answer has grown for a while and is worth saving.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+struct Grown;
+
 /// Private: the attempt is over.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -232,8 +237,7 @@ impl Stream {
     /// Starts to get the answer. The attempt is a task of its own, so that a panic in it fails this answer alone.
     fn start_attempt(&mut self, request: ChatRequest, ctx: &Context<Self>) {
         let me = ctx.address();
-        let admitted = me.clone();
-        let (store, log, stream) = (self.environment.store.clone(), self.log.clone(), self.id.clone());
+        let (admitted, grown) = (me.clone(), me.clone());
         let attempt = Attempt {
             org: self.org.clone(),
             request,
@@ -241,7 +245,7 @@ impl Stream {
             log: self.log.clone(),
             phase: self.phase.clone(),
             admitted: Some(Box::new(move || tell(&admitted, Admitted))),
-            checkpoint: Box::new(move || ending::checkpoint(&store, &log, &stream)),
+            checkpoint: Box::new(move || tell(&grown, Grown)),
             checkpoint_interval: self.environment.checkpoint_interval,
             answer_bytes_max: self.environment.answer_bytes_max,
         };
@@ -276,7 +280,7 @@ impl Stream {
 }
 
 /// Sends a private message to the stream itself.
-#[expect(clippy::disallowed_methods, reason = "a few messages in the life of a stream; streams are bounded")]
+#[expect(clippy::disallowed_methods, reason = "a few messages in the life of a stream, and one for each checkpoint")]
 fn tell<M>(stream: &Addr<Stream>, news: M)
 where
     M: actix::Message<Result = ()> + Send + 'static,
@@ -308,6 +312,16 @@ impl Actor for Stream {
     fn started(&mut self, ctx: &mut Context<Self>) {
         if let Some(request) = self.request.take() {
             self.start_attempt(request, ctx);
+        }
+    }
+}
+
+impl Handler<Grown> for Stream {
+    type Result = ();
+
+    fn handle(&mut self, _: Grown, _: &mut Context<Self>) {
+        if self.state == State::Running {
+            self.checkpoint();
         }
     }
 }

@@ -1,0 +1,97 @@
+//! Upstream: carries calls to providers and brings their answers back, byte by byte. The only part that talks to the
+//! network.
+//!
+//! A [`Transport`] belongs to one provider and lives on the upstream arbiter with it. It adds what an adapter does not
+//! know: the base URL, the key, the connection. Dropping the future of [`Transport::open`], or a [`Body`], closes the
+//! connection under it at once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::LocalBoxStream;
+use serde::Serialize;
+
+use super::{Call, Head};
+use crate::failure::{Code, Failure, Phase};
+
+/// Carries the calls to one provider.
+pub trait Transport {
+    /// Sends a call; answers when the head of the provider's answer is there. Bounded by the connect timeout up to
+    /// the connection; the caller bounds the rest.
+    fn open(&self, call: Call) -> LocalBoxFuture<'static, Result<Opened, TransportError>>;
+
+    /// Takes a body whose answer has ended, so that its connection can serve another call: reads the little that is
+    /// left, for a bounded time and size.
+    fn recycle(&self, body: Body);
+
+    /// Keeps as many idle connections as configured, until it is dropped. Nothing to do for most kinds.
+    fn keep_warm(&self) -> LocalBoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// How it stands.
+    fn status(&self) -> Status;
+}
+
+/// How a transport stands, for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The protocol it speaks: `1.1`, or `none` without a network.
+    pub http: &'static str,
+    /// Idle connections that wait for a call.
+    pub warm: usize,
+}
+
+/// The bytes of an answer as they come. Ends with the body; a body that was cut may end just like a whole one.
+pub type Body = LocalBoxStream<'static, Result<Bytes, TransportError>>;
+
+/// An answer that has begun.
+pub struct Opened {
+    /// Its head.
+    pub head: Head,
+    /// What follows.
+    pub body: Body,
+    /// How long the connection took, handshake included; 0 on one that was open.
+    pub connect_ms: u32,
+}
+
+/// What went wrong on the way to a provider, or back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransportError {
+    /// The name does not resolve.
+    Dns,
+    /// No connection: refused, unreachable.
+    Connect,
+    /// No connection within this time (`connect_timeout_ms`).
+    ConnectTimeout(Duration),
+    /// The handshake failed, or the certificate is not trusted.
+    Tls,
+    /// The connection was lost after something of the call may have been sent.
+    Lost,
+    /// What came is not HTTP.
+    Protocol,
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Dns => {
+                Failure::new(Code::UpstreamDns, "the provider's name does not resolve").phase(Phase::Connect)
+            }
+            TransportError::Connect => {
+                Failure::new(Code::UpstreamConnect, "no connection to the provider").phase(Phase::Connect)
+            }
+            TransportError::ConnectTimeout(limit) => {
+                let limit_ms = limit.as_millis();
+                let message = format!("no connection to the provider within {limit_ms} ms (connect_timeout_ms)");
+                Failure::new(Code::UpstreamConnect, message).phase(Phase::Connect)
+            }
+            TransportError::Tls => {
+                Failure::new(Code::UpstreamTls, "no secure connection to the provider").phase(Phase::Connect)
+            }
+            TransportError::Lost => Failure::new(Code::UpstreamTruncated, "the connection to the provider was lost"),
+            TransportError::Protocol => Failure::new(Code::UpstreamProtocol, "the provider's answer is not HTTP"),
+        }
+    }
+}
