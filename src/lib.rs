@@ -5,6 +5,7 @@ pub mod config;
 pub mod event;
 pub mod failure;
 pub mod fanout;
+pub mod http;
 pub mod metrics;
 pub mod providers;
 pub mod store;

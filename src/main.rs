@@ -1,2 +1,76 @@
-//! weir
-fn main() {}
+//! The program: arguments, logging, signals, exit code.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use weir::app::{self, App};
+use weir::config::{self, Config};
+
+/// A streaming backend for LLM chat.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration; else WEIR_CONFIG, else ./config.toml if it is there, else the defaults
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+    /// Serves other machines although no keys are configured
+    #[arg(long)]
+    insecure: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prints the effective configuration without secrets, or what is wrong with it
+    Check,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "weir: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let environment: Vec<_> =
+        std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok())).collect();
+    let named = environment.iter().find(|(name, _)| name == "WEIR_CONFIG").map(|(_, path)| PathBuf::from(path));
+    let source = config::locate(arguments.config, named)?;
+    let config = Config::load(source.as_ref().map(config::Source::as_file), environment)?;
+    if let Some(Command::Check) = arguments.command {
+        write!(std::io::stdout(), "{}", config.to_toml())?;
+        return Ok(());
+    }
+    if !arguments.insecure {
+        config.refuse_open()?;
+    }
+    actix_web::rt::System::new().block_on(serve(config))
+}
+
+/// Serves until a signal comes, then ends in order; a second signal ends at once.
+async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut app = App::start(config, Arc::new(app::transport)).await?;
+    writeln!(std::io::stdout(), "weir {} listening on http://{}", env!("CARGO_PKG_VERSION"), app.address)?;
+    let gave_up = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        () = app.given_up() => true,
+    };
+    app.stop(async {
+        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+    })
+    .await;
+    if gave_up { Err("actors kept dying; see the log".into()) } else { Ok(()) }
+}

@@ -32,12 +32,15 @@ struct Down {
     panicked: bool,
 }
 
-/// Puts a child under guard and starts it.
-#[derive(Message)]
+/// Answered when every child has been started.
+#[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
-struct Guard {
+pub struct Ready;
+
+/// How a child is started, also after it has died.
+struct Recipe {
     name: String,
-    start: Box<dyn FnMut(Link) + Send>,
+    start: Box<dyn FnMut(Link)>,
 }
 
 /// The address of a permanent actor, which changes when the actor is restarted.
@@ -67,10 +70,26 @@ impl<A: Actor> Address<A> {
         self.0.read().clone()
     }
 
+    /// Asks the actor and waits for its answer.
+    pub async fn ask<M>(&self, question: M) -> Result<M::Result, Gone>
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        A: Handler<M>,
+        A::Context: actix::dev::ToEnvelope<A, M>,
+    {
+        let addr = self.get().ok_or(Gone)?;
+        addr.send(question).await.map_err(|_| Gone)
+    }
+
     fn set(&self, addr: Addr<A>) {
         *self.0.write() = Some(addr);
     }
 }
+
+/// The actor has died; it is being started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gone;
 
 impl Drop for Link {
     #[expect(clippy::disallowed_methods, reason = "one message in the life of a permanent actor")]
@@ -81,25 +100,11 @@ impl Drop for Link {
     }
 }
 
-/// Starts an actor under guard; it is found under the returned address, also after a restart.
-pub async fn guard<A: Actor<Context = Context<A>>>(
-    guardian: &Addr<Guardian>,
-    name: impl Into<String>,
-    mut make: impl FnMut(Link) -> A + Send + 'static,
-) -> Address<A> {
-    let address = Address::default();
-    let published = address.clone();
-    let start = Box::new(move |link: Link| published.set(make(link).start()));
-    let started = guardian.send(Guard { name: name.into(), start }).await;
-    debug_assert!(started.is_ok(), "the guardian lives as long as its arbiter");
-    address
-}
-
 // --- Actor ------------------------------------------------------------------
 
 /// See the module.
 pub struct Guardian {
-    children: Vec<Guard>,
+    children: Vec<Recipe>,
     restarts: VecDeque<Instant>,
     /// Told when the budget is spent.
     give_up: Option<oneshot::Sender<()>>,
@@ -111,6 +116,18 @@ impl Guardian {
         Self { children: Vec::new(), restarts: VecDeque::new(), give_up: Some(give_up) }
     }
 
+    /// Puts a child under guard. It starts with the guardian and is found under `address`, also after a restart.
+    pub fn guard<A: Actor<Context = Context<A>>>(
+        &mut self,
+        name: impl Into<String>,
+        address: &Address<A>,
+        mut make: impl FnMut(Link) -> A + 'static,
+    ) {
+        let published = address.clone();
+        let start = Box::new(move |link: Link| published.set(make(link).start()));
+        self.children.push(Recipe { name: name.into(), start });
+    }
+
     fn within_budget(&mut self, now: Instant) -> bool {
         while self.restarts.front().is_some_and(|first| *first + BUDGET_TIME < now) {
             self.restarts.pop_front();
@@ -120,7 +137,7 @@ impl Guardian {
     }
 
     fn start_child(&mut self, child: usize, ctx: &Context<Self>) {
-        if let Some(Guard { start, .. }) = self.children.get_mut(child) {
+        if let Some(Recipe { start, .. }) = self.children.get_mut(child) {
             start(Link(Some((child, ctx.address().recipient()))));
         }
     }
@@ -128,15 +145,16 @@ impl Guardian {
 
 impl Actor for Guardian {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        (0..self.children.len()).for_each(|child| self.start_child(child, ctx));
+    }
 }
 
-impl Handler<Guard> for Guardian {
+impl Handler<Ready> for Guardian {
     type Result = ();
 
-    fn handle(&mut self, guard: Guard, ctx: &mut Context<Self>) {
-        self.children.push(guard);
-        self.start_child(self.children.len() - 1, ctx);
-    }
+    fn handle(&mut self, _: Ready, _: &mut Context<Self>) {}
 }
 
 impl Handler<Down> for Guardian {
@@ -193,8 +211,10 @@ mod tests {
     #[actix::test]
     async fn an_actor_that_panicked_is_started_again() {
         let (give_up, _given_up) = oneshot::channel();
-        let guardian = Guardian::new(give_up).start();
-        let address = guard(&guardian, "fragile", Fragile).await;
+        let address = Address::default();
+        let mut guardian = Guardian::new(give_up);
+        guardian.guard("fragile", &address, Fragile);
+        guardian.start().send(Ready).await.unwrap();
 
         let _ = address.get().unwrap().send(Break).await;
         while address.get().unwrap().send(Ask).await != Ok(7) {
@@ -205,8 +225,10 @@ mod tests {
     #[actix::test]
     async fn an_actor_that_keeps_breaking_ends_the_process() {
         let (give_up, mut given_up) = oneshot::channel();
-        let guardian = Guardian::new(give_up).start();
-        let address = guard(&guardian, "fragile", Fragile).await;
+        let address = Address::default();
+        let mut guardian = Guardian::new(give_up);
+        guardian.guard("fragile", &address, Fragile);
+        guardian.start().send(Ready).await.unwrap();
 
         while given_up.try_recv().is_err() {
             let _ = address.get().unwrap().send(Break).await;

@@ -300,6 +300,26 @@ impl Cursor {
         Self { log, slot, seen, said_timings, queue_version: 0, waiting_since: None }
     }
 
+    /// A reader that begins with what has been said so far, in one piece, and goes on from there.
+    pub fn with_snapshot(log: std::sync::Arc<StreamLog>) -> (Self, Next) {
+        let mut cursor = Self::new(log, u64::MAX);
+        let log = cursor.log.clone();
+        let inner = log.inner.lock();
+        // What was appended in between is part of the snapshot.
+        let gap = cursor.skip(inner);
+        (cursor, gap)
+    }
+
+    /// Continues after the last event; what was skipped is told in one piece.
+    fn skip(&mut self, mut inner: parking_lot::MutexGuard<'_, Inner>) -> Next {
+        let seq = inner.last_seq();
+        self.seen = seq;
+        self.said_timings = inner.first_content_seq.is_some();
+        inner.readers[self.slot] = Some(seq);
+        let Transcript { text, reasoning, .. } = &inner.transcript;
+        Next::Gap { text: text.clone(), reasoning: reasoning.clone(), seq }
+    }
+
     /// The log that it reads.
     pub fn log(&self) -> &StreamLog {
         &self.log
@@ -324,12 +344,9 @@ impl Cursor {
             return Next::Nothing;
         }
         if self.seen < inner.dropped {
-            let seq = inner.last_seq();
-            self.seen = seq;
-            self.said_timings = true;
-            inner.readers[self.slot] = Some(seq);
-            let Transcript { text, reasoning, .. } = &inner.transcript;
-            return Next::Gap { text: text.clone(), reasoning: reasoning.clone(), seq };
+            drop(inner);
+            let log = self.log.clone();
+            return self.skip(log.inner.lock());
         }
         let mut limit = limit;
         if !self.said_timings

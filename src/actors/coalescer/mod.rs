@@ -28,6 +28,7 @@ use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, Reques
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Attachment, Outcome, StreamLog, Subscription, SubscriptionFacts};
+use crate::providers::upstream;
 use crate::store::{CallRole, NewRequest, NewUserMessage, OpenTurn};
 
 /// How often silent streams are looked after and old answers are forgotten.
@@ -206,6 +207,11 @@ pub struct StreamStatus {
     /// How many events the slowest listener is behind.
     pub slowest_lag: u64,
 }
+
+/// Asks how the connections to the providers stand.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "BTreeMap<ProviderName, upstream::Status>")]
+pub struct Connections;
 
 /// Asks how full the tables are.
 #[derive(Debug, Clone, Copy, Message)]

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Cancel, Cancellation, Coalescer, Ended, Find, FindTurn, Found, Load, Snapshot, Stop, StreamStatus, TurnEnded,
-    Weigh, Whose,
+    Cancel, Cancellation, Coalescer, Connections, Ended, Find, FindTurn, Found, Load, Snapshot, Stop, StreamStatus,
+    TurnEnded, Weigh, Whose,
 };
 use crate::actors::stream::{self, Stream};
 use crate::chat::{StreamId, ThreadId};
@@ -182,6 +182,15 @@ fn status(id: &StreamId, stream: &super::RunningStream, now: Instant) -> StreamS
         events,
         bytes,
         slowest_lag,
+    }
+}
+
+impl Handler<Connections> for Coalescer {
+    type Result = MessageResult<Connections>;
+
+    fn handle(&mut self, _: Connections, _: &mut Context<Self>) -> Self::Result {
+        let statuses = self.targets.iter().map(|(name, target)| (name.clone(), target.transport.status()));
+        MessageResult(statuses.collect())
     }
 }
 

@@ -1,0 +1,100 @@
+//! Operations: the performance report, the pacers, the running streams, the profiles.
+
+use std::collections::BTreeMap;
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path, Query};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Api;
+use super::caller::Operator;
+use super::error::{ApiError, ApiResult};
+use super::fields::Fields;
+use crate::actors::coalescer::{self, Connections};
+use crate::actors::pacer::{self, Change};
+use crate::chat::ProviderName;
+use crate::failure::{Code, Failure};
+
+/// Requests in a report when the client does not say.
+const LAST_N_DEFAULT: usize = 100;
+
+/// What a report is to cover.
+#[derive(Debug, Deserialize)]
+pub(super) struct Report {
+    last_n: Option<String>,
+}
+
+pub(super) async fn performance(api: Data<Api>, _operator: Operator, report: Query<Report>) -> ApiResult {
+    let max = api.config.metrics.window_max;
+    let last_n =
+        match &report.last_n {
+            None => LAST_N_DEFAULT,
+            Some(text) => text.parse().ok().filter(|last_n| (1..=max).contains(last_n)).ok_or_else(|| {
+                ApiError::field("last_n", format!("last_n must be a whole number between 1 and {max}"))
+            })?,
+        };
+    Ok(HttpResponse::Ok().json(api.metrics.performance(last_n)))
+}
+
+/// A pacer with its provider's connections.
+#[derive(Serialize)]
+struct PacerRow {
+    #[serde(flatten)]
+    pacer: pacer::Status,
+    /// Nothing as long as no breaker watches the provider.
+    breaker: Option<&'static str>,
+    http: &'static str,
+    warm: usize,
+}
+
+pub(super) async fn pacers(api: Data<Api>, _operator: Operator) -> ApiResult {
+    let connections = api.coalescer.ask(Connections).await?;
+    let mut rows = Vec::with_capacity(api.pacers.len());
+    for (name, pacer) in &api.pacers {
+        let pacer = pacer.ask(pacer::Snapshot).await?;
+        let (http, warm) = connections.get(name).map_or(("none", 0), |status| (status.http, status.warm));
+        rows.push(PacerRow { pacer, breaker: None, http, warm });
+    }
+    Ok(HttpResponse::Ok().json(rows))
+}
+
+pub(super) async fn change_pacer(
+    api: Data<Api>,
+    _operator: Operator,
+    provider: Path<String>,
+    mut fields: Fields,
+) -> ApiResult {
+    let name = ProviderName::new(provider.into_inner());
+    let Some(pacer) = api.pacers.get(&name) else {
+        return Err(ApiError(Failure::new(Code::NotFound, "there is no pacer of this name").param("provider")));
+    };
+    let change = Change {
+        rps: fields.number("rps", 0.001, 1_000_000.0)?,
+        concurrency: fields.whole("concurrency", 1, 10_000)?.and_then(|slots| usize::try_from(slots).ok()),
+        burst: fields.whole("burst", 1, 1_000_000)?.and_then(|burst| u32::try_from(burst).ok()),
+    };
+    fields.finish()?;
+    Ok(HttpResponse::Ok().json(pacer.ask(change).await?))
+}
+
+pub(super) async fn streams(api: Data<Api>, _operator: Operator) -> ApiResult {
+    Ok(HttpResponse::Ok().json(api.coalescer.ask(coalescer::Snapshot).await?))
+}
+
+pub(super) async fn switch_profile(api: Data<Api>, _operator: Operator, profile: Path<String>) -> ApiResult {
+    let Some(paces) = api.config.profile(&profile) else {
+        let mut names: Vec<_> = api.config.profiles.keys().map(String::as_str).collect();
+        names.push("production");
+        let message = format!("there is no profile of this name; there are {}", names.join(", "));
+        return Err(ApiError(Failure::new(Code::NotFound, message).param("profile")));
+    };
+    let mut changed = BTreeMap::new();
+    for (name, pace) in paces {
+        if let Some(pacer) = api.pacers.get(&ProviderName::new(name)) {
+            let change = Change { rps: Some(pace.rps), concurrency: Some(pace.concurrency), burst: Some(pace.burst) };
+            changed.insert(name, pacer.ask(change).await?);
+        }
+    }
+    Ok(HttpResponse::Ok().json(json!({ "profile": &*profile, "pacers": changed })))
+}

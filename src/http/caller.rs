@@ -1,0 +1,93 @@
+//! Caller: who asks. Every handler that touches anything of an organisation takes one.
+
+use std::future::{Ready, ready};
+
+use actix_web::dev::Payload;
+use actix_web::http::header;
+use actix_web::{FromRequest, HttpRequest};
+
+use super::Api;
+use super::error::{ApiError, ApiResult};
+use crate::chat::{OrgId, Principal};
+use crate::config::{Config, Role};
+use crate::failure::{Code, Failure};
+
+/// The organisation of requests that name none, while no keys are configured.
+const DEFAULT_ORG: &str = "org_demo";
+/// The key of requests while no keys are configured.
+const OPEN_KEY: &str = "open";
+/// The longest name of an organisation.
+const ORG_LEN_MAX: usize = 64;
+
+/// A client that may chat.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// Its organisation.
+    pub(super) org: OrgId,
+    /// The key it came with.
+    key: String,
+    role: Role,
+}
+
+impl Caller {
+    /// Who asks on behalf of `user`. The length of the key separates it from the user, whatever both contain.
+    pub(super) fn principal(&self, user: Option<&str>) -> Principal {
+        Principal::new(format!("{}:{}{}", self.key.len(), self.key, user.unwrap_or_default()))
+    }
+}
+
+/// A client that may operate the server.
+#[derive(Debug, Clone)]
+pub(super) struct Operator;
+
+impl FromRequest for Caller {
+    type Error = ApiError;
+    type Future = Ready<ApiResult<Self>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(identify(request, &Api::of(request).config))
+    }
+}
+
+impl FromRequest for Operator {
+    type Error = ApiError;
+    type Future = Ready<ApiResult<Self>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(identify(request, &Api::of(request).config).and_then(|caller| match caller.role {
+            Role::Admin => Ok(Operator),
+            Role::User => Err(ApiError::new(Code::Forbidden, "this needs a key with the role admin")),
+        }))
+    }
+}
+
+fn identify(request: &HttpRequest, config: &Config) -> ApiResult<Caller> {
+    let org = org_header(request)?;
+    if config.auth.keys.is_empty() {
+        let org = org.unwrap_or_else(|| OrgId::new(DEFAULT_ORG));
+        return Ok(Caller { org, key: OPEN_KEY.to_owned(), role: Role::Admin });
+    }
+    let refused = || ApiError::new(Code::Unauthorized, "a key is needed: Authorization: Bearer <key>");
+    let presented = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, presented) = presented.and_then(|value| value.split_once(' ')).ok_or_else(refused)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(refused());
+    }
+    let key = config.authenticate(presented.trim()).ok_or_else(refused)?;
+    if org.is_some_and(|org| org != key.org) {
+        let message = "the key belongs to another organisation";
+        return Err(ApiError(Failure::new(Code::Forbidden, message).param("x-org-id")));
+    }
+    Ok(Caller { org: key.org.clone(), key: key.id.clone(), role: key.role })
+}
+
+fn org_header(request: &HttpRequest) -> ApiResult<Option<OrgId>> {
+    let Some(value) = request.headers().get("x-org-id") else { return Ok(None) };
+    let org = value.to_str().unwrap_or_default();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    if org.is_empty() || org.len() > ORG_LEN_MAX || !org.bytes().all(is_plain) {
+        let message = format!("x-org-id must be 1 to {ORG_LEN_MAX} of [A-Za-z0-9_.-]");
+        return Err(ApiError::field("x-org-id", message));
+    }
+    Ok(Some(OrgId::new(org)))
+}

@@ -1,0 +1,143 @@
+//! Edge: what every request passes: its name, the limits of its head, the one shape of errors, the line in the log.
+
+use std::fmt;
+
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::{StatusCode, header};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, ResponseError, web};
+use tokio::time::Instant;
+
+use super::Api;
+use super::error::{ApiError, ApiResult};
+use crate::chat::RequestId;
+use crate::config;
+use crate::failure::{Code, Failure};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The name of a request in the response, its errors and the log.
+#[derive(Debug, Clone)]
+struct Label(String);
+
+/// Names the request; later names win over the client's and the generated one.
+pub(super) fn name(request: &HttpRequest, id: &str) {
+    request.extensions_mut().insert(Label(id.to_owned()));
+}
+
+/// The middleware.
+pub(super) async fn edge(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<EitherBody<impl MessageBody>>, Error> {
+    let began = Instant::now();
+    let own_label = given_label(&request);
+    let api = request.app_data::<web::Data<Api>>().cloned();
+    let limits = api.as_ref().map_or(Ok(()), |api| check_head(&request, &api.config.server));
+    if let Err(error) = limits {
+        let response = error.response(Some(&own_label));
+        return Ok(labelled(request.into_response(response), &own_label, began).map_into_right_body());
+    }
+    // Only a handler that panics gets here without a response.
+    let response = next.call(request).await.map_err(|_| Panicked { label: own_label.clone() })?;
+    let label = response.request().extensions().get::<Label>().map_or(own_label, |label| label.0.clone());
+    let Some(response_to_error) = readable_error(&response, &label) else {
+        return Ok(labelled(response, &label, began).map_into_left_body());
+    };
+    let (request, _) = response.into_parts();
+    let response = ServiceResponse::new(request, response_to_error);
+    Ok(labelled(response, &label, began).map_into_right_body())
+}
+
+/// The name that the client gave, if it can be one, else a new one.
+fn given_label(request: &ServiceRequest) -> String {
+    let given = request.headers().get(X_REQUEST_ID).and_then(|value| value.to_str().ok());
+    let fits = |label: &&str| {
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        (1..=RequestId::LEN_MAX).contains(&label.len()) && label.bytes().all(is_word)
+    };
+    given.filter(fits).map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), str::to_owned)
+}
+
+fn check_head(request: &ServiceRequest, server: &config::Server) -> ApiResult<()> {
+    let uri_bytes = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if uri_bytes > server.uri_bytes_max {
+        let message = format!("the request target may have at most {} bytes", server.uri_bytes_max);
+        return Err(ApiError::new(Code::UriTooLong, message));
+    }
+    let head_bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if head_bytes > server.head_bytes_max {
+        let message = format!("the headers may have at most {} bytes", server.head_bytes_max);
+        return Err(ApiError::new(Code::HeadersTooLarge, message));
+    }
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = host.rsplit_once(':').map_or(host, |(name, port)| if port.contains(']') { host } else { name });
+    if !server.allowed_hosts.is_empty() && !server.allowed_hosts.iter().any(|name| name.eq_ignore_ascii_case(host)) {
+        let message = "this server is not called by that name (server.allowed_hosts)";
+        return Err(ApiError(Failure::new(Code::Forbidden, message).param("Host")));
+    }
+    Ok(())
+}
+
+/// The same error with the name of the request; `None` when the response is none.
+fn readable_error<B>(response: &ServiceResponse<B>, label: &str) -> Option<HttpResponse> {
+    let error = response.response().error()?;
+    if let Some(error) = error.as_error::<ApiError>() {
+        return Some(error.response(Some(label)));
+    }
+    // An extractor of the framework, refusing a path or a query.
+    let (code, message) = match response.status() {
+        StatusCode::NOT_FOUND => (Code::NotFound, "there is no such path"),
+        status if status.is_client_error() => (Code::InvalidRequest, "the path or the query cannot be read"),
+        _ => (Code::Internal, "the request could not be processed"),
+    };
+    Some(ApiError::new(code, message).response(Some(label)))
+}
+
+fn labelled<B>(mut response: ServiceResponse<B>, label: &str, began: Instant) -> ServiceResponse<B> {
+    if let Ok(value) = HeaderValue::from_str(label) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    let headers = response.headers_mut();
+    for (name, value) in [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::CACHE_CONTROL, "no-store")] {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
+    log::debug!(
+        target: "weir::http",
+        request_id = label,
+        method = response.request().method().as_str(),
+        path = response.request().path(),
+        status = response.status().as_u16(),
+        head_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        "answered"
+    );
+    response
+}
+
+/// A handler has panicked. Its client gets an answer all the same.
+#[derive(Debug)]
+struct Panicked {
+    label: String,
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "request {} could not be processed", self.label)
+    }
+}
+
+impl ResponseError for Panicked {
+    fn error_response(&self) -> HttpResponse {
+        log::error!(request_id = self.label.as_str(); "a handler has panicked");
+        let error = ApiError::new(Code::Internal, "the request could not be processed");
+        let mut response = error.response(Some(&self.label));
+        if let Ok(value) = HeaderValue::from_str(&self.label) {
+            response.headers_mut().insert(X_REQUEST_ID, value);
+        }
+        response
+    }
+}

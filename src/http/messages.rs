@@ -1,0 +1,310 @@
+//! `POST …/messages`, `…/messages/stream`, `…/regenerate`: a message is sent, or answered anew.
+
+use actix_web::web::{Data, Path};
+use actix_web::{Either, HttpRequest, HttpResponse};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::caller::Caller;
+use super::error::{ApiError, ApiResult};
+use super::fields::{Fields, wrong_type};
+use super::sse::LogBody;
+use super::streams::{self, StreamResponse};
+use super::turns::{self, Answer, Asked};
+use super::{Api, edge};
+use crate::actors::stream::Identity;
+use crate::chat::{Content, ImageUrl, OrgId, Part, RequestId, ThreadId};
+use crate::event::Status;
+use crate::failure::{Code, Failure};
+
+/// The longest `Idempotency-Key`.
+const IDEMPOTENCY_KEY_LEN_MAX: usize = 255;
+/// The longest answer that may be asked for, in tokens.
+const MAX_TOKENS_MAX: u64 = 1_000_000;
+
+/// How the answer is to be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Stream,
+    Whole,
+}
+
+pub(super) async fn stream(
+    api: Data<Api>,
+    caller: Caller,
+    thread: Path<String>,
+    request: HttpRequest,
+    fields: Fields,
+) -> ApiResult<StreamResponse> {
+    let asked = read(&api, &caller, &request, thread.into_inner(), fields, Delivery::Stream)?;
+    answer(&api, &caller, asked, &request).await
+}
+
+pub(super) async fn send(
+    api: Data<Api>,
+    caller: Caller,
+    thread: Path<String>,
+    request: HttpRequest,
+    fields: Fields,
+) -> ApiResult {
+    let asked = read(&api, &caller, &request, thread.into_inner(), fields, Delivery::Whole)?;
+    match turns::join(&api, &caller, asked).await? {
+        Answer::Live(attachment) => {
+            let subscription = attachment.subscription();
+            let outcome = &subscription.ended().await.outcome;
+            if outcome.status == Status::Error || outcome.status == Status::Interrupted {
+                let failure = outcome.failure.clone();
+                let failure = failure.unwrap_or_else(|| Failure::new(Code::Internal, "the answer failed"));
+                return Err(failure.into());
+            }
+            let facts = &subscription.facts;
+            let ids = (facts.thread.clone(), facts.user_message.clone(), facts.answer.clone());
+            whole_turn(&api, &caller.org, facts.request.as_str(), ids).await
+        }
+        Answer::Stored(stored) => {
+            let ids = (stored.thread.clone(), stored.user_message.clone(), stored.answer.clone());
+            whole_turn(&api, &caller.org, stored.id.as_str(), ids).await
+        }
+    }
+}
+
+pub(super) async fn regenerate(
+    api: Data<Api>,
+    caller: Caller,
+    thread: Path<String>,
+    request: HttpRequest,
+    mut fields: Fields,
+) -> ApiResult<StreamResponse> {
+    let digest = fields.digest(&format!("regenerate {thread}"), "request_id");
+    let mut asked = options(&api, &caller, &request, thread.into_inner(), &mut fields, digest)?;
+    fields.finish()?;
+    asked.may_share = false;
+    answer(&api, &caller, asked, &request).await
+}
+
+/// Joins and streams.
+async fn answer(api: &Api, caller: &Caller, asked: Asked, request: &HttpRequest) -> ApiResult<StreamResponse> {
+    match turns::join(api, caller, asked).await? {
+        Answer::Live(attachment) => {
+            edge::name(request, attachment.subscription().facts.request.as_str());
+            Ok(Either::Left(LogBody::from_start(attachment, streams::pings(api)).into_response()))
+        }
+        Answer::Stored(stored) => {
+            edge::name(request, stored.id.as_str());
+            streams::from_store(api, &caller.org, &stored, None).await.map(Either::Right)
+        }
+    }
+}
+
+type TurnIds = (Option<ThreadId>, Option<crate::chat::MessageId>, Option<crate::chat::MessageId>);
+
+/// A turn that has ended, as the store keeps it.
+async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, ids: TurnIds) -> ApiResult {
+    let (Some(thread), user, Some(answer)) = ids else {
+        return Err(ApiError::new(Code::Internal, "the request has no turn"));
+    };
+    let user_message = match user {
+        Some(user) => api.store.message(org, &thread, &user).await?,
+        None => None,
+    };
+    let assistant_message = api.store.message(org, &thread, &answer).await?;
+    Ok(HttpResponse::Ok().json(json!({
+        "request_id": request_id,
+        "user_message": user_message,
+        "assistant_message": assistant_message,
+    })))
+}
+
+/// Reads a message.
+fn read(
+    api: &Api,
+    caller: &Caller,
+    request: &HttpRequest,
+    thread: String,
+    mut fields: Fields,
+    delivery: Delivery,
+) -> ApiResult<Asked> {
+    let digest = fields.digest(&format!("message {thread}"), "request_id");
+    let role = fields.text("role")?.unwrap_or_else(|| "user".to_owned());
+    if role != "user" {
+        return Err(ApiError::field("role", "only messages with the role user can be sent"));
+    }
+    let content = content(api, &mut fields)?;
+    let mut asked = options(api, caller, request, thread, &mut fields, digest)?;
+    fields.finish()?;
+    asked.content = Some(content);
+    asked.may_share &= delivery == Delivery::Whole || api.config.stream.fanout_enabled;
+    Ok(asked)
+}
+
+/// Reads what a new message and a new answer have in common.
+fn options(
+    api: &Api,
+    caller: &Caller,
+    request: &HttpRequest,
+    thread: String,
+    fields: &mut Fields,
+    body_digest: [u8; 32],
+) -> ApiResult<Asked> {
+    let arrived = Instant::now();
+    let limits = &api.config.limits;
+    let provider = fields.text("provider")?;
+    let model = fields.text("model")?;
+    let (provider, model) = api.config.resolve_model(provider.as_deref(), model.as_deref())?;
+    let temperature = fields.number("temperature", 0.0, 2.0)?;
+    let max_tokens = fields.whole("max_tokens", 1, MAX_TOKENS_MAX)?.and_then(|tokens| u32::try_from(tokens).ok());
+    let tools = tools(fields, limits.tools_max)?;
+    let user = fields.short_text("user_id", limits.user_id_chars_max)?;
+    let mut meta = Map::new();
+    for name in ["reason", "scope"] {
+        if let Some(text) = fields.short_text(name, limits.title_chars_max)? {
+            meta.insert(name.to_owned(), text.into());
+        }
+    }
+    if let Some(user) = &user {
+        meta.insert("user_id".to_owned(), user.as_str().into());
+    }
+    // The predecessor's clients send it; there is no memory to use.
+    fields.flag("use_memory")?;
+    if fields.flag("collaboration_mode")? == Some(true) {
+        let message = "several models cannot answer together; send collaboration_mode: false";
+        return Err(ApiError(Failure::new(Code::Unprocessable, message).param("collaboration_mode")));
+    }
+    let wants_to_share = fields.flag("coalesce")?.unwrap_or(true) && !shares_nothing(request);
+    let chosen = chosen_id(caller, request, fields)?;
+    let idempotency_key = idempotency_key(request)?;
+    Ok(Asked {
+        may_repeat: chosen.is_some() || idempotency_key.is_some(),
+        request: chosen.unwrap_or_else(|| RequestId::generate(caller.org.clone())),
+        thread: ThreadId::new(thread),
+        content: None,
+        provider: provider.name.clone(),
+        model,
+        temperature,
+        max_tokens,
+        may_share: api.config.coalesce.enabled && wants_to_share && tools.is_empty(),
+        tools,
+        user,
+        meta,
+        identity: Identity { idempotency_key, body_digest },
+        arrived,
+    })
+}
+
+/// What is said: a text or parts, and the attachments as further parts.
+fn content(api: &Api, fields: &mut Fields) -> ApiResult<Content> {
+    let content = match fields.take("content") {
+        None => return Err(ApiError::field("content", "content is missing")),
+        Some(Value::String(text)) => Content::Text(text),
+        Some(parts @ Value::Array(_)) => Content::Parts(
+            serde_json::from_value(parts)
+                .map_err(|error| ApiError::field("content", format!("a part of content is not right: {error}")))?,
+        ),
+        Some(other) => return Err(wrong_type("content", "a string or an array of parts", &other)),
+    };
+    let images = attachments(fields)?;
+    let content = match content {
+        content if images.is_empty() => content,
+        Content::Text(text) => Content::Parts([vec![Part::Text { text }], images].concat()),
+        Content::Parts(parts) => Content::Parts([parts, images].concat()),
+    };
+    check_content(&content, api.config.limits.content_bytes_max)?;
+    Ok(content)
+}
+
+fn check_content(content: &Content, bytes_max: usize) -> ApiResult<()> {
+    let (bytes, says_something) = match content {
+        Content::Text(text) => (text.len(), !text.trim().is_empty()),
+        Content::Parts(parts) => {
+            let sizes = parts.iter().map(|part| match part {
+                Part::Text { text } => (text.len(), !text.trim().is_empty()),
+                Part::ImageUrl { image_url } => (image_url.url.len(), true),
+            });
+            sizes.fold((0, false), |(sum, any), (bytes, says)| (sum + bytes, any || says))
+        }
+    };
+    if !says_something {
+        return Err(ApiError::field("content", "content is empty"));
+    }
+    if bytes > bytes_max {
+        let message = format!("content may have at most {bytes_max} bytes");
+        return Err(ApiError(Failure::new(Code::TooLarge, message).param("content")));
+    }
+    if let Content::Parts(parts) = content {
+        for part in parts {
+            check_image(part)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_image(part: &Part) -> ApiResult<()> {
+    let Part::ImageUrl { image_url } = part else { return Ok(()) };
+    let ImageUrl { url, detail } = image_url;
+    if !(url.starts_with("https://") || url.starts_with("data:image/")) {
+        return Err(ApiError::field("content", "an image's url must begin with https:// or data:image/"));
+    }
+    if detail.as_deref().is_some_and(|detail| !["low", "high", "auto"].contains(&detail)) {
+        return Err(ApiError::field("content", "an image's detail must be low, high or auto"));
+    }
+    Ok(())
+}
+
+/// The predecessor's attachments: images become parts, anything else is refused.
+fn attachments(fields: &mut Fields) -> ApiResult<Vec<Part>> {
+    let images = fields.list("attachments")?.into_iter().enumerate().map(|(at, attachment)| {
+        let text = |name: &str| attachment.get(name).and_then(Value::as_str);
+        let kind = ["mime_type", "content_type", "type"].into_iter().find_map(text).unwrap_or("image");
+        let url = ["url", "image_url", "data"].into_iter().find_map(text);
+        match url.filter(|_| kind.starts_with("image")) {
+            Some(url) => Ok(Part::ImageUrl { image_url: ImageUrl { url: url.to_owned(), detail: None } }),
+            None => {
+                let message = "only images with a url can be attached";
+                Err(ApiError(Failure::new(Code::Unprocessable, message).param(format!("attachments[{at}]"))))
+            }
+        }
+    });
+    images.collect()
+}
+
+fn tools(fields: &mut Fields, tools_max: usize) -> ApiResult<Vec<Value>> {
+    let tools = fields.list("tools")?;
+    if tools.len() > tools_max {
+        return Err(ApiError::field("tools", format!("there may be at most {tools_max} tools")));
+    }
+    for (at, tool) in tools.iter().enumerate() {
+        let name = tool.get("function").and_then(|function| function.get("name")).and_then(Value::as_str);
+        if tool.get("type").and_then(Value::as_str) != Some("function") || name.is_none_or(str::is_empty) {
+            let message = r#"a tool is {"type": "function", "function": {"name": …}}"#;
+            return Err(ApiError::field(format!("tools[{at}]"), message));
+        }
+    }
+    Ok(tools)
+}
+
+fn shares_nothing(request: &HttpRequest) -> bool {
+    request.headers().get("x-coalesce").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
+}
+
+/// The id that the client chose: in the body, else in the header.
+fn chosen_id(caller: &Caller, request: &HttpRequest, fields: &mut Fields) -> ApiResult<Option<RequestId>> {
+    let in_header = request.headers().get("x-request-id").map(|value| value.to_str().unwrap_or_default().to_owned());
+    let (param, text) = match (fields.text("request_id")?, in_header) {
+        (Some(text), _) => ("request_id", text),
+        (None, Some(text)) => ("X-Request-Id", text),
+        (None, None) => return Ok(None),
+    };
+    let id = RequestId::parse(caller.org.clone(), &text);
+    id.map(Some).ok_or_else(|| ApiError::field(param, "a request id is 1 to 64 of [A-Za-z0-9_-]"))
+}
+
+fn idempotency_key(request: &HttpRequest) -> ApiResult<Option<String>> {
+    let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=IDEMPOTENCY_KEY_LEN_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => {
+            let message = format!("an idempotency key is 1 to {IDEMPOTENCY_KEY_LEN_MAX} visible ASCII characters");
+            Err(ApiError::field("Idempotency-Key", message))
+        }
+    }
+}

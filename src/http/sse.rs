@@ -1,0 +1,248 @@
+//! LogBody: the body of one event stream. Reads a [`StreamLog`](crate::fanout::StreamLog) at its own offset and adds
+//! what only this request may see: `ping`, `meta`, `snapshot` and its own `done`.
+//!
+//! Content frames are handed on as they lie in the log; nothing is encoded here for each of them. The body has no
+//! timer of its own: the coalescer wakes the listeners of silent streams, which then say that they are alive.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::http::header;
+use actix_web::{HttpResponse, web::Bytes};
+use bytes::BytesMut;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::config;
+use crate::event::write_frame;
+use crate::fanout::{Attachment, Cursor, Next, QueuePlace, Subscription, Timings};
+
+/// When a silent stream says that it is alive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pings {
+    /// Before the first piece of content.
+    early: Duration,
+    /// After it.
+    interval: Duration,
+}
+
+impl Pings {
+    pub(super) fn new(server: &config::Server) -> Self {
+        let early = Duration::from_millis(server.ping_early_ms);
+        Self { early, interval: Duration::from_millis(server.ping_interval_ms) }
+    }
+}
+
+/// See the module.
+pub(super) struct LogBody {
+    attachment: Attachment,
+    cursor: Cursor,
+    pings: Pings,
+    /// What is to be sent before anything else.
+    head: Option<Bytes>,
+    last_sent: Instant,
+    said_content: bool,
+    is_over: bool,
+}
+
+impl LogBody {
+    /// A body that tells the whole answer from its beginning.
+    pub(super) fn from_start(attachment: Attachment, pings: Pings) -> Self {
+        let cursor = Cursor::new(attachment.subscription().log.clone(), 0);
+        let head = opening(attachment.subscription(), false, None);
+        Self::new(attachment, cursor, pings, head)
+    }
+
+    /// A body that goes on after the event `seen`, or with a snapshot when the client does not say.
+    pub(super) fn resumed(attachment: Attachment, seen: Option<u64>, pings: Pings) -> Self {
+        let log = attachment.subscription().log.clone();
+        let (cursor, snapshot) = match seen {
+            Some(seen) => (Cursor::new(log, seen), None),
+            None => {
+                let (cursor, snapshot) = Cursor::with_snapshot(log);
+                (cursor, Some(snapshot))
+            }
+        };
+        let head = opening(attachment.subscription(), true, snapshot);
+        Self::new(attachment, cursor, pings, head)
+    }
+
+    fn new(attachment: Attachment, cursor: Cursor, pings: Pings, head: Bytes) -> Self {
+        let last_sent = Instant::now();
+        Self { attachment, cursor, pings, head: Some(head), last_sent, said_content: false, is_over: false }
+    }
+
+    /// The response that streams this body.
+    pub(super) fn into_response(self) -> HttpResponse<Self> {
+        let facts = &self.attachment.subscription().facts;
+        let (request, stream) = (facts.request.to_string(), facts.stream.to_string());
+        let mut response = HttpResponse::Ok();
+        event_stream(&mut response);
+        response.insert_header(("x-request-id", request)).insert_header(("x-stream-id", stream));
+        response.message_body(self).unwrap_or_else(|_| unreachable!("ids and constants are valid header values"))
+    }
+
+    /// The next bytes to send; `None` when there is nothing yet.
+    fn next(&mut self, waker: &Waker) -> Option<Bytes> {
+        if let Some(head) = self.head.take() {
+            return Some(head);
+        }
+        let subscription = self.attachment.subscription();
+        subscription.wake_at_end(waker);
+        let end = subscription.end();
+        match self.cursor.next(end.map_or(u64::MAX, |end| end.last_seq), waker) {
+            Next::Frames { frames, .. } => Some(frames),
+            Next::FirstContent(timings) => {
+                self.said_content = true;
+                Some(first_content(subscription, timings))
+            }
+            Next::Queue(place) => Some(frame("meta", &QueueMeta { r#type: "meta", queue: place })),
+            gap @ Next::Gap { .. } => Some(snapshot_frame(&gap)),
+            Next::Nothing => match end {
+                Some(end) => {
+                    self.is_over = true;
+                    Some(end.frame.clone())
+                }
+                None => self.sign_of_life(),
+            },
+        }
+    }
+
+    fn sign_of_life(&self) -> Option<Bytes> {
+        let silence = if self.said_content { self.pings.interval } else { self.pings.early };
+        (self.last_sent.elapsed() >= silence).then(|| Bytes::from_static(b": keep-alive\n\n"))
+    }
+}
+
+impl MessageBody for LogBody {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        match self.next(cx.waker()) {
+            Some(bytes) => {
+                self.last_sent = Instant::now();
+                Poll::Ready(Some(Ok(bytes)))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// The head of every event stream: nobody may hold it back, change it or keep it.
+pub(super) fn event_stream(response: &mut actix_web::HttpResponseBuilder) {
+    response
+        .insert_header((header::CONTENT_TYPE, "text/event-stream; charset=utf-8"))
+        .insert_header((header::CACHE_CONTROL, "no-cache, no-store, no-transform"))
+        .insert_header(("x-accel-buffering", "no"));
+}
+
+/// The first `meta`: what is known when the request is accepted.
+#[derive(Debug, Serialize)]
+pub(super) struct Opening<'a> {
+    pub(super) r#type: &'static str,
+    pub(super) request_id: &'a str,
+    pub(super) thread_id: Option<&'a str>,
+    pub(super) stream_id: &'a str,
+    pub(super) role: &'static str,
+    pub(super) provider: &'a str,
+    pub(super) model: &'a str,
+    pub(super) message_id: Option<&'a str>,
+    pub(super) user_message_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) resumed: bool,
+}
+
+#[derive(Serialize)]
+struct QueueMeta {
+    r#type: &'static str,
+    queue: QueuePlace,
+}
+
+/// The `meta` right before the first piece of content.
+#[derive(Serialize)]
+struct FirstContentMeta<'a> {
+    r#type: &'static str,
+    ttft_ms: u32,
+    ttfb_ms: Option<u32>,
+    queue_wait_ms: Option<u32>,
+    connect_ms: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_id: Option<&'a str>,
+}
+
+/// The answer so far, for who comes late.
+#[derive(Serialize)]
+pub(super) struct Snapshot<'a> {
+    pub(super) r#type: &'static str,
+    pub(super) text: &'a str,
+    pub(super) reasoning: &'a str,
+    pub(super) seq: u64,
+}
+
+/// The first bytes, sent before anything upstream is done.
+pub(super) fn write_ping(out: &mut BytesMut) {
+    out.extend_from_slice(b"event: ping\ndata: {\"type\":\"ping\"}\n\n");
+}
+
+fn opening(subscription: &Arc<Subscription>, resumed: bool, snapshot: Option<Next>) -> Bytes {
+    let facts = &subscription.facts;
+    let mut out = BytesMut::with_capacity(512);
+    write_ping(&mut out);
+    let meta = Opening {
+        r#type: "meta",
+        request_id: facts.request.as_str(),
+        thread_id: facts.thread.as_ref().map(|id| id.as_str()),
+        stream_id: facts.stream.as_str(),
+        role: facts.role.as_str(),
+        provider: facts.provider.as_str(),
+        model: &facts.model,
+        message_id: facts.answer.as_ref().map(|id| id.as_str()),
+        user_message_id: facts.user_message.as_ref().map(|id| id.as_str()),
+        resumed,
+    };
+    write_frame("meta", None, &meta, &mut out);
+    if let Some(snapshot) = snapshot {
+        out.extend_from_slice(&snapshot_frame(&snapshot));
+    }
+    out.freeze()
+}
+
+fn first_content(subscription: &Subscription, timings: Timings) -> Bytes {
+    let ttft_ms = subscription.first_piece();
+    subscription.log.with_transcript(|transcript| {
+        let meta = FirstContentMeta {
+            r#type: "meta",
+            ttft_ms,
+            ttfb_ms: subscription.since_arrival_ms(timings.first_byte),
+            queue_wait_ms: subscription.since_arrival_ms(timings.granted),
+            connect_ms: timings.connect_ms,
+            model: transcript.model.as_deref(),
+            upstream_id: transcript.upstream_id.as_deref(),
+        };
+        frame("meta", &meta)
+    })
+}
+
+fn snapshot_frame(gap: &Next) -> Bytes {
+    let Next::Gap { text, reasoning, seq } = gap else { return Bytes::new() };
+    frame("snapshot", &Snapshot { r#type: "snapshot", text, reasoning, seq: *seq })
+}
+
+fn frame(name: &str, data: &impl Serialize) -> Bytes {
+    let mut out = BytesMut::with_capacity(192);
+    write_frame(name, None, data, &mut out);
+    out.freeze()
+}

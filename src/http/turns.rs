@@ -1,0 +1,179 @@
+//! Turns: from what a client asks to a listener of its answer. Reads the history, writes the request, asks the
+//! coalescer, and asks again when the thread has moved on meanwhile.
+
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Api;
+use super::caller::Caller;
+use super::error::{ApiError, ApiResult};
+use crate::actors::coalescer::{Join, NewTurn};
+use crate::actors::stream::{Identity, NotJoined};
+use crate::chat::{
+    ChatMessage, ChatRequest, Content, MessageId, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId,
+};
+use crate::config::ShareScope;
+use crate::failure::{Code, Failure};
+use crate::fanout::Attachment;
+use crate::store::{History, Message, NewUserMessage, StoredRequest};
+
+/// How often a request that loses a race for its thread tries again.
+const TRIES_MAX: u32 = 8;
+
+/// What a client asks for, checked and resolved.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) request: RequestId,
+    pub(super) thread: ThreadId,
+    /// What is said; `None` when the last answer is to be made anew.
+    pub(super) content: Option<Content>,
+    pub(super) provider: ProviderName,
+    pub(super) model: std::sync::Arc<str>,
+    pub(super) temperature: Option<f64>,
+    pub(super) max_tokens: Option<u32>,
+    pub(super) tools: Vec<Value>,
+    pub(super) user: Option<String>,
+    /// What the client wants to be kept with its message.
+    pub(super) meta: Map<String, Value>,
+    pub(super) may_share: bool,
+    pub(super) identity: Identity,
+    /// Whether the client chose the id or the key, so that it may be a repetition.
+    pub(super) may_repeat: bool,
+    pub(super) arrived: Instant,
+}
+
+/// Where the answer is.
+pub(super) enum Answer {
+    /// It runs, or has ended not long ago.
+    Live(Attachment),
+    /// It has ended, and only the store knows.
+    Stored(Box<StoredRequest>),
+}
+
+/// Gets a listener for what is asked.
+pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<Answer> {
+    if api.drain.has_begun() {
+        return Err(ApiError(Failure::new(Code::Draining, "the server is about to stop").retry_after_ms(1_000)));
+    }
+    if asked.may_repeat
+        && let Some(stored) = repeated(api, caller, &asked).await?
+    {
+        return Ok(Answer::Stored(Box::new(stored)));
+    }
+    for _ in 0..TRIES_MAX {
+        let history = api.store.history(&caller.org, &asked.thread, api.config.history_messages_max).await?;
+        let (reply, answer) = oneshot::channel();
+        api.coalescer.ask(write(api, caller, &asked, history, reply)?).await?;
+        // The reply comes when the pacer and the store have taken the request in; both waits are bounded.
+        match answer.await {
+            Ok(Ok(attachment)) => return Ok(Answer::Live(attachment)),
+            Ok(Err(NotJoined::Failed(failure))) => return Err(failure.into()),
+            Ok(Err(NotJoined::SequenceMoved | NotJoined::JustEnded)) => tokio::task::yield_now().await,
+            Err(_) => return Err(ApiError::new(Code::Internal, "the answer could not be processed")),
+        }
+    }
+    let message = "other messages of this thread keep coming first";
+    Err(ApiError(Failure::new(Code::TurnInProgress, message).retry_after_ms(100)))
+}
+
+/// The same request as the store remembers it, when the coalescer does not any more.
+async fn repeated(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult<Option<StoredRequest>> {
+    let by_key = match &asked.identity.idempotency_key {
+        Some(key) => api.store.request_by_idempotency_key(&caller.org, key).await?,
+        None => None,
+    };
+    let is_by_key = by_key.is_some();
+    let stored = match by_key {
+        Some(stored) => Some(stored),
+        None => api.store.request(&asked.request).await?,
+    };
+    let Some(stored) = stored else { return Ok(None) };
+    if stored.body_digest == asked.identity.body_digest {
+        let is_known = api.coalescer.ask(crate::actors::coalescer::Find(stored.id.clone())).await?.is_some();
+        return Ok((!is_known).then_some(stored));
+    }
+    Err(ApiError(if is_by_key {
+        Failure::new(Code::IdempotencyConflict, "the same idempotency key came with another body")
+            .param("Idempotency-Key")
+    } else {
+        Failure::new(Code::RequestIdInUse, "another request has this id").param("request_id")
+    }))
+}
+
+fn write(
+    api: &Api,
+    caller: &Caller,
+    asked: &Asked,
+    history: History,
+    reply: oneshot::Sender<Result<Attachment, NotJoined>>,
+) -> ApiResult<Join> {
+    let expected_sequence = history.next_sequence;
+    let (messages, user_message) = conversation(asked, history)?;
+    let chat = ChatRequest {
+        provider: asked.provider.clone(),
+        model: asked.model.clone(),
+        system: api.config.system_prompt.clone(),
+        messages,
+        temperature: asked.temperature,
+        max_tokens: asked.max_tokens,
+        tools: asked.tools.clone(),
+        extra: Map::new(),
+    };
+    let new_user = asked.content.clone().map(|content| {
+        let id = user_message.clone();
+        NewUserMessage { id, content, meta: json!(asked.meta) }
+    });
+    Ok(Join {
+        request: asked.request.clone(),
+        identity: asked.identity.clone(),
+        key: asked.may_share.then(|| RequestKey::new(&scope(api, caller, asked), &chat)),
+        turn: Some(NewTurn {
+            thread: asked.thread.clone(),
+            expected_sequence,
+            user: new_user,
+            user_message: Some(user_message),
+            answer: MessageId::generate(),
+        }),
+        chat,
+        arrived: asked.arrived,
+        reply,
+    })
+}
+
+/// The conversation that goes upstream, and the id of the user message that is answered.
+fn conversation(asked: &Asked, history: History) -> ApiResult<(Vec<ChatMessage>, MessageId)> {
+    let History { messages, last_user, .. } = history;
+    match &asked.content {
+        Some(content) => {
+            let mut conversation: Vec<_> = messages.into_iter().map(said).collect();
+            conversation.push(ChatMessage { content: content.clone(), ..ChatMessage::text(Role::User, "") });
+            Ok((conversation, MessageId::generate()))
+        }
+        None => {
+            let Some(last_user) = last_user else {
+                return Err(ApiError::new(
+                    Code::Unprocessable,
+                    "the thread has no message that could be answered anew",
+                ));
+            };
+            let before = messages.into_iter().filter(|message| message.sequence < last_user.sequence);
+            let mut conversation: Vec<_> = before.map(said).collect();
+            let id = last_user.id.clone();
+            conversation.push(said(last_user));
+            Ok((conversation, id))
+        }
+    }
+}
+
+fn said(message: Message) -> ChatMessage {
+    let Message { role, content, tool_calls, opaque, .. } = message;
+    ChatMessage { role, content, tool_calls, tool_call_id: None, opaque }
+}
+
+fn scope(api: &Api, caller: &Caller, asked: &Asked) -> Scope {
+    match api.config.coalesce.scope {
+        ShareScope::Principal => Scope::Principal(caller.org.clone(), caller.principal(asked.user.as_deref())),
+        ShareScope::Org => Scope::Org(caller.org.clone()),
+    }
+}
