@@ -1,5 +1,17 @@
 //! Auth: the keys of weir's own clients.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::Config;
+use super::report::{Report, joined};
+use super::section::{Section, Table};
 use super::tables::words;
 use crate::chat::OrgId;
 
@@ -23,8 +35,8 @@ pub struct AuthKey {
     pub role: Role,
 }
 
-impl std::fmt::Debug for AuthKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for AuthKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthKey").field("id", &self.id).field("org", &self.org).field("role", &self.role).finish()
     }
 }
@@ -36,5 +48,183 @@ words! {
         User = "user",
         /// Chats, metrics and administration.
         Admin = "admin",
+    }
+}
+
+/// Nobody needs a key, and the address can be reached from other machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenToAll {
+    key: &'static str,
+    address: SocketAddr,
+}
+
+impl fmt::Display for OpenToAll {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, address } = self;
+        write!(f, "{key}: {address} can be reached from other machines and there are no auth.keys: ")?;
+        f.write_str("add keys, use 127.0.0.1, or start with --insecure")
+    }
+}
+
+impl std::error::Error for OpenToAll {}
+
+impl Config {
+    /// The key that a client presents, if it is one of the configured ones. All keys are compared, each in constant
+    /// time, so that the time tells nothing about them.
+    pub fn authenticate(&self, presented_key: &str) -> Option<&AuthKey> {
+        let presented = Sha256::digest(presented_key.as_bytes());
+        let mut found = None;
+        for key in &self.auth.keys {
+            if bool::from(key.digest.ct_eq(&presented)) {
+                found = Some(key);
+            }
+        }
+        found.filter(|_| !presented_key.is_empty())
+    }
+
+    /// Refuses to serve everybody: without keys, weir listens on loopback addresses only. `--insecure` skips this.
+    pub fn refuse_open(&self) -> Result<(), OpenToAll> {
+        let addresses = [("server.bind", Some(self.server.bind)), ("server.admin_bind", self.server.admin_bind)];
+        for (key, address) in addresses {
+            if let Some(address) = address
+                && self.auth.keys.is_empty()
+                && !address.ip().to_canonical().is_loopback()
+            {
+                return Err(OpenToAll { key, address });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the text can name an organisation, a client's key or the like: 1 to 64 of `[A-Za-z0-9_.-]`. Such a name
+/// needs no escaping anywhere.
+pub fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// `[auth]` as it is written, so that a message about an unknown key can say which one is known.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AuthTable {
+    keys: IgnoredAny,
+}
+
+impl Table for AuthTable {
+    fn check(&self, _wrong: &mut dyn FnMut(&'static str, String)) {}
+}
+
+/// One of `auth.keys` as it is written.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AuthKeyTable {
+    id: String,
+    sha256: String,
+    org: String,
+    role: Option<Role>,
+}
+
+impl Table for AuthKeyTable {
+    fn check(&self, wrong: &mut dyn FnMut(&'static str, String)) {
+        for (key, text) in [("id", &self.id), ("org", &self.org)] {
+            if !is_name(text) {
+                wrong(key, "expected 1 to 64 letters, digits, _, . or -".to_owned());
+            }
+        }
+        match digest(&self.sha256) {
+            None => wrong("sha256", "expected the SHA-256 of the key as 64 hexadecimal digits".to_owned()),
+            Some(digest) if digest == *Sha256::digest(b"") => {
+                wrong("sha256", "this is the SHA-256 of nothing, not of a key".to_owned());
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+impl From<&AuthKey> for AuthKeyTable {
+    fn from(key: &AuthKey) -> Self {
+        let sha256 = key.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { id: key.id.clone(), sha256, org: key.org.as_str().to_owned(), role: Some(key.role) }
+    }
+}
+
+/// Reads `[auth]`.
+pub(super) fn read(mut section: Section<'_>, report: &mut Report<'_>) -> Auth {
+    let mut auth = Auth::default();
+    let mut seen: BTreeMap<[u8; 32], String> = BTreeMap::new();
+    for key in section.take_array("keys", report) {
+        let table: AuthKeyTable = key.read(report);
+        let Some(digest) = digest(&table.sha256) else { continue };
+        if let Some(first) = seen.insert(digest, key.path.clone()) {
+            report.key(&joined(&key.path, "sha256"), format_args!("{first} has the same"));
+        }
+        let org = OrgId::new(table.org);
+        auth.keys.push(AuthKey { id: table.id, digest, org, role: table.role.unwrap_or(Role::User) });
+    }
+    section.read::<AuthTable>(report);
+    auth
+}
+
+/// 64 hexadecimal digits as 32 bytes.
+fn digest(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut digest = [0; 32];
+    for (n, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * n..2 * n + 2], 16).ok()?;
+    }
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: &str, key: &str) -> AuthKey {
+        AuthKey { id: id.into(), digest: Sha256::digest(key).into(), org: OrgId::new("acme"), role: Role::User }
+    }
+
+    /// A configuration with these keys, listening on these addresses.
+    fn config(keys: Vec<AuthKey>, bind: &str, admin_bind: &str) -> Config {
+        let mut config = Config::default();
+        config.auth.keys = keys;
+        config.server.bind = bind.parse().unwrap();
+        config.server.admin_bind = admin_bind.parse().ok();
+        config
+    }
+
+    #[test]
+    fn a_key_is_found_by_its_text_and_nothing_else_is() {
+        let config = config(vec![key("old", "one"), key("new", "two"), key("none", "")], "127.0.0.1:0", "");
+        let id = |presented| config.authenticate(presented).map(|key| key.id.as_str());
+
+        assert_eq!((id("one"), id("two")), (Some("old"), Some("new")));
+        assert_eq!((id("One"), id("one "), id("")), (None, None, None));
+        assert_eq!(Config::default().authenticate("one"), None);
+    }
+
+    #[test]
+    fn without_keys_only_loopback_addresses_are_served() {
+        let refused = |bind, admin| config(vec![], bind, admin).refuse_open().err().map(|open| open.to_string());
+
+        for (bind, admin) in [("127.0.0.1:8000", ""), ("[::1]:0", "127.0.0.2:9"), ("[::ffff:127.0.0.1]:0", "")] {
+            assert_eq!(refused(bind, admin), None, "{bind} {admin}");
+        }
+        for bind in ["0.0.0.0:8000", "[::]:8000", "10.0.0.1:8000", "[::ffff:10.0.0.1]:8000"] {
+            assert!(refused(bind, "").is_some_and(|why| why.starts_with("server.bind: ")), "{bind}");
+        }
+        let admin = refused("127.0.0.1:8000", "0.0.0.0:9000").unwrap();
+        assert_eq!(
+            admin,
+            "server.admin_bind: 0.0.0.0:9000 can be reached from other machines and there are no auth.keys: \
+             add keys, use 127.0.0.1, or start with --insecure"
+        );
+    }
+
+    #[test]
+    fn with_keys_any_address_is_served() {
+        assert_eq!(config(vec![key("a", "a")], "0.0.0.0:8000", "[::]:9000").refuse_open(), Ok(()));
     }
 }

@@ -4,7 +4,7 @@
 
 use std::str::FromStr;
 
-use super::provider::Pace;
+use super::pace::Pace;
 use super::tables::words;
 
 words! {
@@ -62,6 +62,18 @@ impl Dialect {
             Dialect::Anthropic => "https://api.anthropic.com",
             Dialect::Ollama => "http://127.0.0.1:11434",
             Dialect::Demo => "",
+        }
+    }
+
+    /// Whether this build can talk to servers of this kind.
+    pub fn is_spoken(self) -> bool {
+        match self {
+            Dialect::OpenaiChat | Dialect::PerplexitySonar | Dialect::Openrouter | Dialect::Demo => true,
+            Dialect::OpenaiResponses
+            | Dialect::PerplexityAgent
+            | Dialect::Gemini
+            | Dialect::Anthropic
+            | Dialect::Ollama => false,
         }
     }
 

@@ -4,20 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Config;
-use super::provider::{BUILT_IN, DEMO, Key, Pace, Provider, is_model};
+use super::pace::Pace;
+use super::provider::{BUILT_IN, DEMO, Key, Provider, is_model};
 use crate::failure::{Code, Failure};
 
 /// The profile that every configuration has: the paces as they are configured.
 pub(super) const PRODUCTION: &str = "production";
 
 impl Config {
-    /// The provider of requests that name none: the configured one, else the first that has a key, else the first of
-    /// the others that needs none, else the demo.
+    /// The provider of requests that name none: the configured one, whether it can be called or not; else the first
+    /// that can be called with its key, else the first that needs none, else the demo.
     pub fn default_provider(&self) -> &Provider {
         let configured = self.default_provider.as_ref().and_then(|name| self.providers.get(name));
-        let in_order = BUILT_IN.iter().filter_map(|(name, _)| self.providers.get(*name));
-        let keyed = in_order.chain(self.providers.values()).find(|provider| provider.api_key().is_some());
-        let keyless = self.providers.values().find(|provider| provider.key == Key::NotNeeded && !is_demo(provider));
+        let built_in = BUILT_IN.iter().filter_map(|(name, _)| self.providers.get(*name));
+        let in_order = built_in.chain(self.providers.values()).filter(|provider| provider.available().is_ok());
+        let keyed = in_order.clone().find(|provider| provider.api_key().is_some());
+        let keyless = in_order.clone().find(|provider| provider.key == Key::NotNeeded && !is_demo(provider));
         let demo = || self.providers.get(DEMO).expect("the demo is built in and cannot be removed");
         configured.or(keyed).or(keyless).unwrap_or_else(demo)
     }

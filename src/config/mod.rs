@@ -1,17 +1,42 @@
 //! Config: everything that can be set, from the defaults, the file and the environment, checked before it is used.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `tables.rs`, `provider.rs`, `pace.rs`, `auth.rs` | what there is to set, with defaults and ranges |
+//! | `dialect.rs` | what is known of each kind of server |
+//! | `locate.rs` | finds and reads the file |
+//! | `load.rs`, `section.rs`, `env.rs` | file and environment to [`Config`] |
+//! | `check.rs`, `address.rs` | what must hold beyond the type and the range of a key |
+//! | `report.rs` | what is wrong, with file, line and key |
+//! | `print.rs` | [`Config`] to a file |
+//! | `lookup.rs` | which provider and model a request means |
 
+mod address;
 mod auth;
+mod check;
 mod dialect;
+mod env;
+mod load;
+mod locate;
 mod lookup;
+mod pace;
+mod print;
 mod provider;
+mod report;
 mod secret;
+mod section;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
-pub use auth::{Auth, AuthKey, Role};
+pub use auth::{Auth, AuthKey, OpenToAll, Role, is_name};
 pub use dialect::{Dialect, UnknownDialect};
-pub use provider::{Http, Key, OnCancel, Pace, Provider, Route};
+pub use locate::{Source, locate};
+pub use pace::Pace;
+pub use provider::{Http, Key, OnCancel, Provider, Route};
+pub use report::ConfigError;
 pub use secret::Secret;
 pub use tables::{
     Alerts, Coalesce, Durability, Limits, Metrics, OnDisconnect, OpenaiSharing, Server, ShareScope, Store, Stream,

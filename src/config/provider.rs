@@ -7,8 +7,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::dialect::Dialect;
+use super::pace::{Pace, PaceTable};
 use super::secret::Secret;
-use super::tables::words;
+use super::section::Table;
+use super::tables::{WAIT_MS, check_range, words};
 use crate::chat::ProviderName;
 
 /// The providers that exist without being configured, in the order in which one of them becomes the default.
@@ -77,6 +79,7 @@ impl Provider {
     /// Why it cannot be called, as a sentence without a subject; `Ok` when it can.
     pub fn available(&self) -> Result<(), String> {
         match self.key {
+            _ if !self.dialect.is_spoken() => Err("its dialect is not spoken by this build".to_owned()),
             Key::NotNeeded | Key::Given(_) => Ok(()),
             Key::Missing => Err(format!("no key in {}", self.api_key_env)),
         }
@@ -115,17 +118,6 @@ pub enum Key {
     Given(Secret),
     /// The server asks for one and the environment has none: the provider is listed, but cannot be called.
     Missing,
-}
-
-/// How fast a provider may be called.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Pace {
-    /// Calls a second, above 0 and finite.
-    pub rps: f64,
-    /// Calls at once, 1 to 10 000.
-    pub concurrency: usize,
-    /// Calls that may start without waiting after a pause, 1 to 1 000 000.
-    pub burst: u32,
 }
 
 /// A provider and one of its models; written `provider/model`.
@@ -191,7 +183,32 @@ pub(super) struct ProviderTable {
     pub(super) fallback: Option<Vec<String>>,
 }
 
+impl Table for ProviderTable {
+    fn check(&self, wrong: &mut dyn FnMut(&'static str, String)) {
+        self.pace().check(wrong);
+        let waits = [
+            ("queue_wait_max_ms", self.queue_wait_max_ms),
+            ("connect_timeout_ms", self.connect_timeout_ms),
+            ("headers_timeout_ms", self.headers_timeout_ms),
+            ("ttft_timeout_ms", self.ttft_timeout_ms),
+            ("idle_timeout_ms", self.idle_timeout_ms),
+            ("total_timeout_ms", self.total_timeout_ms),
+        ];
+        for (key, wait) in waits {
+            check_range(key, &WAIT_MS, wait, wrong);
+        }
+        check_range("queue_max", &(0..=1_000_000), self.queue_max, wrong);
+        check_range("warm_connections", &(0..=1_000), self.warm_connections, wrong);
+        check_range("retries_max", &(0..=10), self.retries_max, wrong);
+    }
+}
+
 impl ProviderTable {
+    /// The part of it that a profile can override.
+    fn pace(&self) -> PaceTable {
+        PaceTable { rps: self.rps, concurrency: self.concurrency, burst: self.burst }
+    }
+
     /// Fills in what is left out. `None` if that cannot be done: a name of one's own has no dialect. The key is not
     /// looked up yet.
     pub(super) fn resolve(self, name: &str) -> Option<Provider> {
@@ -204,11 +221,13 @@ impl ProviderTable {
             None if knows_models => dialect.known_models().iter().map(|model| (*model).into()).collect(),
             None => Vec::new(),
         };
+        let pace = self.pace().over(dialect.pace());
+        // A server of which nothing is known knows best.
+        let any_model = self.any_model.unwrap_or(dialect.any_model() || models.is_empty());
         let needs_key = dialect.needs_key();
         let api_key_env = self.api_key_env;
         let api_key_env = api_key_env.unwrap_or_else(|| if needs_key { key_variable(name) } else { String::new() });
         let base_url = self.base_url.as_deref().unwrap_or(dialect.default_base_url());
-        let pace = dialect.pace();
         Some(Provider {
             name: ProviderName::new(name),
             dialect,
@@ -217,12 +236,8 @@ impl ProviderTable {
             api_key_env,
             default_model: self.default_model.map(Arc::from).or_else(|| models.first().cloned()),
             models,
-            any_model: self.any_model.unwrap_or(dialect.any_model()),
-            pace: Pace {
-                rps: self.rps.unwrap_or(pace.rps),
-                concurrency: self.concurrency.unwrap_or(pace.concurrency),
-                burst: self.burst.unwrap_or(pace.burst),
-            },
+            any_model,
+            pace,
             queue_max: self.queue_max.unwrap_or(256),
             queue_wait_max_ms: self.queue_wait_max_ms.unwrap_or(30_000),
             http: self.http.unwrap_or(Http::Auto),

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::section::Table;
+
 /// How long any wait may be configured to last: a millisecond to a day.
 pub(super) const WAIT_MS: RangeInclusive<u64> = 1..=DAY_MS;
 const DAY_MS: u64 = 86_400_000;
@@ -31,21 +33,27 @@ macro_rules! tables {
             }
         }
 
-        impl $table {
-            /// Tells `wrong` each key whose value is out of its range, and what is allowed.
-            pub(super) fn check(&self, wrong: &mut dyn FnMut(&str, String)) {
-                $($(if let Some(what) = out_of(&$range, &self.$key) {
-                    wrong(stringify!($key), what);
-                })?)*
+        impl Table for $table {
+            fn check(&self, wrong: &mut dyn FnMut(&'static str, String)) {
+                $($(check_range(stringify!($key), &$range, Some(&self.$key), wrong);)?)*
             }
         }
     )*};
 }
 
-/// What is wrong with `value`, if it is not within `range`. A number that is not one is within none.
-pub(super) fn out_of<T: PartialOrd + std::fmt::Display>(range: &RangeInclusive<T>, value: &T) -> Option<String> {
-    let fits = range.contains(value);
-    (!fits).then(|| format!("{value} is out of range: {} to {} are allowed", range.start(), range.end()))
+/// Tells `wrong` the key if a value is given and not within the range. A number that is not one is within none.
+pub(super) fn check_range<T: PartialOrd + std::fmt::Display>(
+    key: &'static str,
+    range: &RangeInclusive<T>,
+    value: Option<impl std::borrow::Borrow<T>>,
+    wrong: &mut dyn FnMut(&'static str, String),
+) {
+    let Some(value) = value else { return };
+    let value = value.borrow();
+    if !range.contains(value) {
+        let (least, most) = (range.start(), range.end());
+        wrong(key, format!("{value} is out of range: {least} to {most} are allowed"));
+    }
 }
 
 tables! {
