@@ -89,9 +89,3 @@ impl Default for Config {
         }
     }
 }
-impl Config {
-    /// stub until merge
-    pub fn authenticate(&self, _presented: &str) -> Option<&AuthKey> {
-        None
-    }
-}

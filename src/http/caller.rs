@@ -9,15 +9,13 @@ use actix_web::{FromRequest, HttpRequest};
 use super::Api;
 use super::error::{ApiError, ApiResult};
 use crate::chat::{OrgId, Principal};
-use crate::config::{Config, Role};
+use crate::config::{self, Config, Role};
 use crate::failure::{Code, Failure};
 
 /// The organisation of requests that name none, while no keys are configured.
 const DEFAULT_ORG: &str = "org_demo";
 /// The key of requests while no keys are configured.
 const OPEN_KEY: &str = "open";
-/// The longest name of an organisation.
-const ORG_LEN_MAX: usize = 64;
 
 /// A client that may chat.
 #[derive(Debug, Clone)]
@@ -84,10 +82,8 @@ fn identify(request: &HttpRequest, config: &Config) -> ApiResult<Caller> {
 fn org_header(request: &HttpRequest) -> ApiResult<Option<OrgId>> {
     let Some(value) = request.headers().get("x-org-id") else { return Ok(None) };
     let org = value.to_str().unwrap_or_default();
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    if org.is_empty() || org.len() > ORG_LEN_MAX || !org.bytes().all(is_plain) {
-        let message = format!("x-org-id must be 1 to {ORG_LEN_MAX} of [A-Za-z0-9_.-]");
-        return Err(ApiError::field("x-org-id", message));
+    if !config::is_name(org) {
+        return Err(ApiError::field("x-org-id", "x-org-id must be 1 to 64 of [A-Za-z0-9_.-]"));
     }
     Ok(Some(OrgId::new(org)))
 }
