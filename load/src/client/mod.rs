@@ -1,0 +1,165 @@
+//! Client: a small HTTP/1.1 client that looks closely: event streams with the instant and the read of every event,
+//! bodies that were cut told from bodies that ended, one connection a request. No TLS.
+
+mod connection;
+mod events;
+
+use std::fmt;
+use std::io;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+pub use connection::{Connection, Head, Request};
+pub use events::{Arrived, Events, openai_text_of, text_of};
+
+/// A server, and how to ask it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    authority: String,
+    prefix: String,
+    headers: Vec<(String, String)>,
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// Its head.
+    pub head: Head,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Response {
+    /// Its status.
+    pub fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    /// The body as JSON; `null` if it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The code of the error that it is, if it is one.
+    pub fn error_code(&self) -> Option<String> {
+        self.json()["error"]["code"].as_str().map(str::to_owned)
+    }
+}
+
+/// Why there is no answer, or no whole one.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The URL is not one of `http://`.
+    Url(String),
+    /// No connection.
+    Connect(io::Error),
+    /// The connection failed.
+    Io(io::Error),
+    /// The connection was closed before an answer.
+    Closed,
+    /// The connection was closed in the middle of the answer.
+    Cut,
+    /// What came is not HTTP.
+    NotHttp,
+    /// A body or a line is longer than anybody should send.
+    TooLong,
+    /// An answer came, but not the one that was asked for.
+    Refused(Box<Response>),
+}
+
+impl ClientError {
+    /// The answer that came instead, if one did.
+    pub fn refusal(&self) -> Option<&Response> {
+        match self {
+            ClientError::Refused(response) => Some(response),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::Url(url) => write!(f, "{url:?} is not a URL of the form http://host:port"),
+            ClientError::Connect(error) => write!(f, "cannot connect: {error}"),
+            ClientError::Io(error) => write!(f, "the connection failed: {error}"),
+            ClientError::Closed => f.write_str("the connection was closed without an answer"),
+            ClientError::Cut => f.write_str("the answer was cut"),
+            ClientError::NotHttp => f.write_str("the answer is not HTTP"),
+            ClientError::TooLong => f.write_str("the answer is too long"),
+            ClientError::Refused(response) => {
+                let body = String::from_utf8_lossy(&response.body);
+                let begin: String = body.chars().take(300).collect();
+                write!(f, "answered {}: {begin}", response.status())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> Self {
+        ClientError::Io(error)
+    }
+}
+
+impl Client {
+    /// A client of the server at `http://host:port/prefix`.
+    pub fn new(url: &str) -> Result<Self, ClientError> {
+        let rest = url.strip_prefix("http://").ok_or_else(|| ClientError::Url(url.to_owned()))?;
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if authority.is_empty() {
+            return Err(ClientError::Url(url.to_owned()));
+        }
+        let path = path.trim_end_matches('/');
+        let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
+        let authority = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+        Ok(Self { authority, prefix, headers: Vec::new() })
+    }
+
+    /// The same with a header that every request carries.
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// A new connection.
+    pub async fn connect(&self) -> Result<Connection<TcpStream>, ClientError> {
+        let stream = TcpStream::connect(&self.authority).await.map_err(ClientError::Connect)?;
+        stream.set_nodelay(true)?;
+        Ok(Connection::new(stream, self.authority.clone()))
+    }
+
+    /// Sends a request on a new connection and reads the whole answer, whatever its status.
+    pub async fn send(&self, request: Request) -> Result<Response, ClientError> {
+        let request = self.complete(request);
+        let mut connection = self.connect().await?;
+        let head = connection.send(&request).await?;
+        connection.whole(head).await
+    }
+
+    /// `GET`.
+    pub async fn get(&self, path: &str) -> Result<Response, ClientError> {
+        self.send(Request::get(path)).await
+    }
+
+    /// `POST`.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Response, ClientError> {
+        self.send(Request::post(path, body)).await
+    }
+
+    /// Opens an event stream on a new connection.
+    pub async fn open(&self, request: Request) -> Result<Events<TcpStream>, ClientError> {
+        let request = self.complete(request);
+        Events::open(self.connect().await?, &request).await
+    }
+
+    /// Adds the prefix and the headers that every request has, for connections of one's own.
+    pub fn complete(&self, request: Request) -> Request {
+        let headers = self.headers.iter().cloned();
+        headers.fold(request.with_prefix(&self.prefix), |request, (name, value)| request.header(name, value))
+    }
+}
