@@ -1,0 +1,215 @@
+//! A cancel works in every phase of an answer, and the provider sees it.
+
+use std::time::Duration;
+
+use load::client::text_of;
+use load::mock::expected_text;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::support::gateway::{Gateway, PATIENCE, message};
+use crate::support::{done, opening};
+
+/// Cancels a request in the phase that `until` waits for; gives the answer to the cancel.
+async fn cancelled_when(model: &str, until: impl AsyncFnOnce(&Gateway)) -> serde_json::Value {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let mut body = message("hello", model);
+    body["request_id"] = "the-one".into();
+    let (events, cancel) = futures_util::join!(
+        async {
+            let mut events = gateway.stream(&thread, &body).await.unwrap();
+            timeout(PATIENCE, events.rest()).await.unwrap().unwrap()
+        },
+        async {
+            until(&gateway).await;
+            gateway.cancel("the-one").await
+        }
+    );
+
+    assert_eq!(cancel.status(), 200);
+    let end = done(&events);
+    assert_eq!((end["status"].as_str(), end["finish_reason"].as_str()), (Some("cancelled"), Some("cancelled")));
+    let answer = &gateway.read(&thread).await["messages"][1];
+    assert_eq!(answer["status"], "cancelled");
+    assert_eq!(answer["content"], text_of(&events), "what was delivered is what is kept");
+    gateway.at_rest().await;
+    assert_eq!(gateway.mock.counts().connections_live, 0, "the connection is closed");
+    cancel.json()
+}
+
+#[actix_web::test]
+async fn before_the_head_of_the_answer() {
+    let cancel = cancelled_when("slow_head@first_ms=60000", async |gateway| {
+        gateway.mock.wait_until(|counts| counts.calls_started == 1).await;
+    })
+    .await;
+
+    assert_eq!((&cancel["status"], &cancel["upstream"]), (&json!("cancelled"), &json!("aborted")));
+}
+
+#[actix_web::test]
+async fn before_the_first_byte() {
+    let cancel = cancelled_when("silent", async |gateway| {
+        gateway.mock.wait_until(|counts| counts.calls_started == 1).await;
+    })
+    .await;
+
+    assert_eq!(cancel["upstream"], "aborted");
+}
+
+#[actix_web::test]
+async fn in_the_middle_of_a_fast_answer() {
+    let cancel = cancelled_when("text@tokens=100000,gap_ms=1", until_text).await;
+
+    assert_eq!(cancel["upstream"], "aborted");
+}
+
+#[actix_web::test]
+async fn in_the_middle_of_an_answer_that_has_fallen_silent() {
+    let cancel = cancelled_when("stall@after=3", until_text).await;
+
+    assert_eq!(cancel["upstream"], "aborted");
+}
+
+#[actix_web::test]
+async fn during_the_pause_before_another_try() {
+    let cancel = cancelled_when("rate_limited@after_s=20", async |gateway| {
+        gateway.mock.wait_until(|counts| counts.calls_finished == 1).await;
+        while gateway.get("/api/admin/pacers").await.as_array().unwrap().iter().any(|pacer| pacer["in_flight"] != 0) {}
+    })
+    .await;
+
+    assert_eq!(cancel["upstream"], "not_started");
+}
+
+async fn until_text(gateway: &Gateway) {
+    while gateway.get("/api/admin/streams").await[0]["events"].as_u64().is_none_or(|events| events < 2) {}
+}
+
+#[actix_web::test]
+async fn while_it_waits_in_the_queue() {
+    let gateway = Gateway::with_provider("rps = 1000.0\nconcurrency = 1\nburst = 1000").await;
+    let (first, second) = (gateway.thread().await, gateway.thread().await);
+    let mut running = gateway.stream(&first, &message("first", "silent")).await.unwrap();
+    running.next_named("meta").await.unwrap();
+    let mut waiting = gateway.stream(&second, &message("second", "mock")).await.unwrap();
+    let request = waiting.next_named("meta").await.unwrap().event.json()["request_id"].as_str().unwrap().to_owned();
+    let place = waiting.next_named("meta").await.unwrap().event.json();
+    assert_eq!(place["queue"]["position"], 1);
+
+    let cancel = gateway.cancel(&request).await.json();
+
+    assert_eq!(cancel["upstream"], "not_started");
+    assert_eq!(done(&waiting.rest().await.unwrap())["status"], "cancelled");
+    assert_eq!(gateway.mock.counts().calls_started, 1);
+    drop(running);
+}
+
+#[actix_web::test]
+async fn one_of_many_listeners_leaves_the_others_alone() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let model = "text@tokens=20,first_ms=300,gap_ms=5";
+    let mut first = gateway.stream(&thread, &message("hello", model)).await.unwrap();
+    let first_id = first.next_named("meta").await.unwrap().event.json()["request_id"].as_str().unwrap().to_owned();
+    let mut second = gateway.stream(&thread, &message("hello", model)).await.unwrap();
+
+    let cancel = gateway.cancel(&first_id).await.json();
+
+    assert_eq!(cancel["upstream"], "shared");
+    assert_eq!(done(&first.rest().await.unwrap())["status"], "cancelled");
+    let rest = second.rest().await.unwrap();
+    assert_eq!(opening(&rest)["role"], "follower");
+    assert_eq!(done(&rest)["status"], "complete");
+    assert_eq!(text_of(&rest), expected_text(model, "hello"));
+    assert_eq!(gateway.read(&thread).await["messages"][1]["status"], "complete");
+}
+
+#[actix_web::test]
+async fn a_cancel_that_comes_before_its_request_waits_for_it() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let early = gateway.cancel("early").await;
+    assert_eq!((early.status(), early.json()["status"].as_str()), (404, Some("not_found")));
+    let mut body = message("hello", "mock");
+    body["request_id"] = "early".into();
+
+    let events = gateway.stream(&thread, &body).await.unwrap().rest().await.unwrap();
+
+    assert_eq!(done(&events)["status"], "cancelled");
+    assert_eq!(gateway.mock.counts().calls_started, 0);
+}
+
+#[actix_web::test]
+async fn a_cancel_after_the_end_says_how_it_ended() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let mut body = message("hello", "mock");
+    body["request_id"] = "done-already".into();
+    gateway.send(&thread, &body).await;
+
+    let again = gateway.cancel("done-already").await;
+
+    assert_eq!((again.status(), again.json()["status"].as_str()), (200, Some("complete")));
+}
+
+#[actix_web::test]
+async fn another_organisations_request_is_not_found() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let mut body = message("hello", "silent");
+    body["request_id"] = "mine".into();
+    let mut events = gateway.stream(&thread, &body).await.unwrap();
+    events.next_named("meta").await.unwrap();
+
+    let other = gateway.client.clone().with_header("x-org-id", "other");
+    let foreign = other.post("/api/threads/cancel/mine", &json!({})).await.unwrap();
+
+    assert_eq!(foreign.status(), 404);
+    assert_eq!(gateway.get("/api/requests/mine").await["status"], "streaming");
+    assert_eq!(gateway.cancel("mine").await.status(), 200);
+}
+
+#[actix_web::test]
+async fn stopping_a_thread_withdraws_every_request_of_its_answer() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let body = message("hello", "silent");
+    let mut first = gateway.stream(&thread, &body).await.unwrap();
+    first.next_named("meta").await.unwrap();
+    let mut second = gateway.stream(&thread, &body).await.unwrap();
+
+    let stop = gateway.client.post(&format!("/api/threads/{thread}/stop"), &json!({})).await.unwrap();
+
+    assert_eq!(stop.json()["status"], "cancelled");
+    for events in [&mut first, &mut second] {
+        assert_eq!(done(&events.rest().await.unwrap())["status"], "cancelled");
+    }
+    gateway.at_rest().await;
+}
+
+#[actix_web::test]
+async fn a_thousand_cancels_leave_nothing_behind() {
+    let gateway = Gateway::start().await;
+    let threads = futures_util::future::join_all((0..40).map(|_| gateway.thread())).await;
+    for round in 0..25 {
+        let requests = threads.iter().enumerate().map(|(at, thread)| {
+            let model = ["silent", "text@tokens=10000,gap_ms=1", "slow_head@first_ms=60000", "stall"][at % 4];
+            let mut body = message(&format!("{round} {at}"), model);
+            body["request_id"] = format!("r-{round}-{at}").into();
+            let gateway = &gateway;
+            async move {
+                let mut events = gateway.stream(thread, &body).await.unwrap();
+                events.next_named("meta").await.unwrap();
+                gateway.cancel(body["request_id"].as_str().unwrap()).await;
+                assert_eq!(done(&events.rest().await.unwrap())["status"], "cancelled");
+            }
+        });
+        timeout(Duration::from_secs(60), futures_util::future::join_all(requests)).await.unwrap();
+    }
+
+    gateway.at_rest().await;
+    let gone = gateway.mock.wait_until(|counts| counts.connections_live == 0);
+    timeout(PATIENCE, gone).await.expect("no connection is left");
+}
