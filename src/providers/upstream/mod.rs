@@ -5,6 +5,16 @@
 //! know: the base URL, the key, the connection. Dropping the future of [`Transport::open`], or a [`Body`], closes the
 //! connection under it at once.
 
+mod connect;
+mod connections;
+pub mod http1;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod warm;
+
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +22,8 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::LocalBoxStream;
 use serde::Serialize;
 
+pub use self::http1::Http1;
+pub use self::settings::BuildError;
 use super::{Call, Head};
 use crate::failure::{Code, Failure, Phase};
 
@@ -71,7 +83,25 @@ pub enum TransportError {
     Lost,
     /// What came is not HTTP.
     Protocol,
+    /// The call cannot be written as an HTTP request.
+    Unsendable,
 }
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransportError::Dns => f.write_str("the name does not resolve"),
+            TransportError::Connect => f.write_str("no connection"),
+            TransportError::ConnectTimeout(limit) => write!(f, "no connection within {} ms", limit.as_millis()),
+            TransportError::Tls => f.write_str("no secure connection"),
+            TransportError::Lost => f.write_str("the connection was lost"),
+            TransportError::Protocol => f.write_str("the answer is not HTTP"),
+            TransportError::Unsendable => f.write_str("the call is no HTTP request"),
+        }
+    }
+}
+
+impl std::error::Error for TransportError {}
 
 impl From<TransportError> for Failure {
     fn from(error: TransportError) -> Self {
@@ -92,6 +122,7 @@ impl From<TransportError> for Failure {
             }
             TransportError::Lost => Failure::new(Code::UpstreamTruncated, "the connection to the provider was lost"),
             TransportError::Protocol => Failure::new(Code::UpstreamProtocol, "the provider's answer is not HTTP"),
+            TransportError::Unsendable => Failure::new(Code::Internal, "the call cannot be written as an HTTP request"),
         }
     }
 }

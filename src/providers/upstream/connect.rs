@@ -1,0 +1,199 @@
+//! Connect: makes the connections to one provider: name, socket, handshake.
+//!
+//! The handshake happens here and not in awc, which would give it a clock of its own: so the connect timeout bounds
+//! all three together, each failure keeps its cause, and what awc writes to the connection is the call and nothing
+//! else. awc is told `http` whatever the base URL says.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_service::{Service, always_ready};
+use actix_tls::connect::{ConnectError, ConnectInfo, Connection};
+use awc::http::Uri;
+use futures_util::StreamExt;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, sleep};
+use tokio_rustls::TlsConnector;
+
+use super::TransportError;
+use super::connections::{Connections, Io, Stream, Trace};
+
+/// How long one address may stay silent before the next one is tried beside it.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// More addresses of one name are not tried.
+const ADDRESSES_MAX: usize = 8;
+/// A connection without traffic is asked for a sign of life after this time,
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+/// then this often,
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// and given up after so many questions.
+const PROBES_MAX: u32 = 3;
+
+/// Makes connections to one server. Used by awc when its pool has none.
+#[derive(Clone)]
+pub(super) struct Dial(Rc<Server>);
+
+struct Server {
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    connections: Rc<Connections>,
+}
+
+impl Dial {
+    /// For a server, by TLS if there is a configuration for it. `None` if the host's name cannot be one of TLS.
+    pub(super) fn new(host: &str, port: u16, tls: Option<Arc<ClientConfig>>, made: Rc<Connections>) -> Option<Self> {
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tls = match tls {
+            Some(config) => Some((TlsConnector::from(config), ServerName::try_from(host.clone()).ok()?)),
+            None => None,
+        };
+        Some(Self(Rc::new(Server { host, port, tls, connections: made })))
+    }
+}
+
+impl Service<ConnectInfo<Uri>> for Dial {
+    type Response = Connection<Uri, Io>;
+    type Error = ConnectError;
+    type Future = LocalBoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    always_ready!();
+
+    fn call(&self, info: ConnectInfo<Uri>) -> Self::Future {
+        let server = Rc::clone(&self.0);
+        Box::pin(async move {
+            let started = Instant::now();
+            let stream = server.connect().await.map_err(|error| ConnectError::Io(io::Error::other(error)))?;
+            Trace::connected_in(started.elapsed());
+            Ok(Connection::new(info.request().clone(), server.connections.add(stream)))
+        })
+    }
+}
+
+impl Server {
+    async fn connect(&self) -> Result<Stream, TransportError> {
+        let addresses = lookup_host((self.host.as_str(), self.port)).await.map_err(|error| {
+            log::debug!(host = self.host.as_str(), error:%; "no address");
+            TransportError::Dns
+        })?;
+        let socket = first_to_answer(addresses.take(ADDRESSES_MAX), HEAD_START).await.map_err(|error| {
+            log::debug!(host = self.host.as_str(), port = self.port, error:%; "no connection");
+            TransportError::Connect
+        })?;
+        let Some((connector, name)) = &self.tls else { return Ok(Stream::Plain(socket)) };
+        let secured = connector.connect(name.clone(), socket).await.map_err(|error| {
+            // Certificates are for people to put right; a connection that breaks is for the next try.
+            let refused = error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
+            let level = if refused { log::Level::Warn } else { log::Level::Debug };
+            log::log!(level, host = self.host.as_str(), port = self.port, error:%; "no secure connection");
+            if refused { TransportError::Tls } else { TransportError::Connect }
+        })?;
+        Ok(Stream::Tls(Box::new(secured)))
+    }
+}
+
+/// Connects to the first address that answers. A silent one delays the next by `head_start`, a refusal does not.
+async fn first_to_answer(
+    mut addresses: impl Iterator<Item = SocketAddr>,
+    head_start: Duration,
+) -> io::Result<TcpStream> {
+    let mut tried = FuturesUnordered::new();
+    let mut refusal = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    loop {
+        let next = addresses.next();
+        let waits = next.is_some();
+        tried.extend(next.map(TcpStream::connect));
+        tokio::select! {
+            biased;
+            Some(answer) = tried.next() => match answer.and_then(prepare) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => refusal = error,
+            },
+            () = sleep(head_start), if waits => {}
+            else => return Err(refusal),
+        }
+    }
+}
+
+/// Small writes leave at once; a peer that is gone is noticed.
+fn prepare(socket: TcpStream) -> io::Result<TcpStream> {
+    socket.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL).with_retries(PROBES_MAX);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::{Domain, Socket, Type};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const HANG: Duration = Duration::from_secs(10);
+
+    /// An address where connections are neither taken nor refused, for as long as what comes with it is kept.
+    async fn silent() -> (SocketAddr, impl Sized) {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        // Fills the queue of connections that nobody accepts.
+        let mut waiting = Vec::new();
+        while let Ok(socket) = timeout(Duration::from_millis(50), TcpStream::connect(address)).await {
+            waiting.push(socket.unwrap());
+        }
+        (address, (listener, waiting))
+    }
+
+    #[actix_rt::test]
+    async fn every_socket_sends_at_once_and_is_probed_when_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let dial = Dial::new("127.0.0.1", port, None, Rc::default()).unwrap();
+
+        let stream = dial.0.connect().await.unwrap();
+
+        assert!(stream.socket().nodelay().unwrap());
+        let socket = SockRef::from(stream.socket());
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), PROBE_AFTER);
+    }
+
+    #[actix_rt::test]
+    async fn an_address_that_refuses_does_not_delay_the_next() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refuses = gone.local_addr().unwrap();
+        drop(gone);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let answers = listener.local_addr().unwrap();
+
+        let socket = timeout(HANG, first_to_answer([refuses, answers].into_iter(), 2 * HANG)).await;
+
+        assert_eq!(socket.expect("no delay").unwrap().peer_addr().unwrap(), answers);
+        assert!(first_to_answer([refuses, refuses].into_iter(), HANG).await.is_err());
+        assert!(first_to_answer(std::iter::empty(), HANG).await.is_err());
+    }
+
+    #[actix_rt::test]
+    async fn an_address_that_is_silent_delays_the_next_by_a_moment() {
+        let (silent, _full) = silent().await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let answers = listener.local_addr().unwrap();
+        let began = Instant::now();
+
+        let socket = timeout(HANG, first_to_answer([silent, answers].into_iter(), HEAD_START)).await;
+
+        assert_eq!(socket.expect("the next is tried").unwrap().peer_addr().unwrap(), answers);
+        assert!(began.elapsed() >= HEAD_START);
+    }
+}

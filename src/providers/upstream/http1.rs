@@ -1,0 +1,325 @@
+//! HTTP/1.1: the transport of most providers, on awc.
+//!
+//! What awc does not do, and what is done about it:
+//! - It reports a call that was sent and never answered as a failed connection. See [`Server::error`].
+//! - It takes an interim answer (1xx) for the final one, and a body that lasts until the connection ends for an empty
+//!   one; in both cases it would keep the connection, and what still comes would be read as the answer to the next
+//!   call. So the connection is closed. A 1xx fails; of the other, the head is passed on with an empty body, which no
+//!   decoder takes for an answer. See [`opened`].
+//! - It ends a body that was cut like a whole one. Every dialect demands its own terminator.
+//! - It keeps a connection only if the body has been read to its end. See [`Transport::recycle`].
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_http::error::{ParseError, PayloadError};
+use actix_http::{HttpMessage, Payload};
+use awc::error::{ConnectError, SendRequestError};
+use awc::http::uri::Authority;
+use awc::http::{Method, StatusCode, Uri, header};
+use awc::{ClientRequest, ClientResponse, SendClientRequest};
+use bytes::Bytes;
+use futures_util::future::{FutureExt, LocalBoxFuture};
+use futures_util::{Stream, StreamExt};
+use tokio::time::timeout;
+
+use super::connect::Dial;
+use super::connections::{Connection, Connections, Hold, IDLE_MAX, Trace};
+use super::settings::{self, BaseUrl, BuildError};
+use super::{Body, Opened, Status, Transport, TransportError, warm};
+use crate::chat::ProviderName;
+use crate::config;
+use crate::providers::{Adapter, Call, Framing, Head};
+
+/// A connection is not used beyond this age, so that calls move with the name's addresses.
+const AGE_MAX: Duration = Duration::from_secs(3600);
+/// A connection from the pool that is lost this soon after the call was written was closed before.
+pub(super) const STALE_WITHIN: Duration = Duration::from_millis(500);
+/// How long a body may take to end after its answer has.
+const RECYCLE_TIME_MAX: Duration = Duration::from_millis(250);
+/// How much may follow an answer in its body.
+const RECYCLE_BYTES_MAX: usize = 64 * 1024;
+/// How long a call that only warms may take as a whole.
+const WARM_TIME_MAX: Duration = Duration::from_secs(10);
+/// How much it may bring; lists of models have hundreds of kilobytes.
+const WARM_BYTES_MAX: usize = 4 * 1024 * 1024;
+const USER_AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
+
+/// See the module. One per provider and thread; lives on an actix arbiter.
+pub struct Http1 {
+    server: Rc<Server>,
+    /// What keeps connections warm asks for, and how many those are.
+    warm: Option<(&'static str, usize)>,
+}
+
+/// The provider's server.
+pub(super) struct Server {
+    name: ProviderName,
+    client: awc::Client,
+    authority: Authority,
+    path_prefix: String,
+    accept: &'static str,
+    connect_timeout: Duration,
+    connections: Rc<Connections>,
+}
+
+impl Http1 {
+    /// The transport of `provider`, which `adapter` speaks to.
+    pub fn new(provider: &config::Provider, adapter: &dyn Adapter) -> Result<Self, BuildError> {
+        let base = BaseUrl::of(provider)?;
+        let trust = settings::trust(provider)?;
+        let authorization = settings::authorization(provider, adapter)?;
+        let connections = Rc::<Connections>::default();
+        let connect_timeout = Duration::from_millis(provider.connect_timeout_ms);
+        let dial = Dial::new(base.authority.host(), base.port, base.secure.then_some(trust), Rc::clone(&connections));
+        let dial = dial.ok_or_else(|| BuildError::BaseUrl { provider: provider.name.clone() })?;
+        let connector = awc::Connector::new().connector(dial).timeout(connect_timeout);
+        // How many calls run at once is the pacer's business.
+        let connector = connector.limit(0).conn_keep_alive(IDLE_MAX).conn_lifetime(AGE_MAX);
+        let mut client = awc::Client::builder().connector(connector).disable_timeout().disable_redirects();
+        client = client.add_default_header((header::USER_AGENT, USER_AGENT));
+        client = client.add_default_header((header::ACCEPT_ENCODING, "identity"));
+        client = client.add_default_header((header::HOST, base.host));
+        if let Some(authorization) = authorization {
+            client = client.add_default_header(authorization);
+        }
+        let warm = adapter.warm_path().map(|path| (path, provider.warm_connections));
+        let server = Server {
+            name: provider.name.clone(),
+            client: client.finish(),
+            authority: base.authority,
+            path_prefix: base.path_prefix,
+            accept: match adapter.framing() {
+                Framing::Sse => "text/event-stream",
+                Framing::NdJson => "application/x-ndjson",
+            },
+            connect_timeout,
+            connections,
+        };
+        Ok(Self {
+            server: Rc::new(server),
+            warm: warm.filter(|(_, connections)| *connections > 0 && provider.available().is_ok()),
+        })
+    }
+
+    /// How many connections have been made so far, each with its handshake.
+    pub fn connections_opened(&self) -> u64 {
+        self.server.connections.opened()
+    }
+}
+
+impl fmt::Debug for Http1 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Server { name, authority, .. } = &*self.server;
+        f.debug_struct("Http1").field("name", name).field("authority", authority).finish_non_exhaustive()
+    }
+}
+
+impl Transport for Http1 {
+    fn open(&self, call: Call) -> LocalBoxFuture<'static, Result<Opened, TransportError>> {
+        let server = Rc::clone(&self.server);
+        Box::pin(async move { server.open(call).await })
+    }
+
+    /// What is left has mostly come with the terminator, and no task is needed. Else there is one for 250 ms at most:
+    /// as each is the end of a call, there are never more than the pacer lets calls begin within that time, and run.
+    fn recycle(&self, body: Body) {
+        let mut rest = Box::pin(drain(body, RECYCLE_BYTES_MAX));
+        if (&mut rest).now_or_never().is_none() {
+            actix_rt::spawn(timeout(RECYCLE_TIME_MAX, rest));
+        }
+    }
+
+    fn keep_warm(&self) -> LocalBoxFuture<'static, ()> {
+        match self.warm {
+            Some((path, wanted)) => Box::pin(warm::keep(Rc::clone(&self.server), path, wanted)),
+            None => Box::pin(std::future::ready(())),
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status { http: "1.1", warm: self.server.connections.idle(IDLE_MAX) }
+    }
+}
+
+/// An answer that has begun, and what brings it.
+struct Answered {
+    opened: Opened,
+    connection: Rc<Connection>,
+}
+
+/// Why there is no answer.
+struct Unanswered {
+    error: TransportError,
+    /// The connection came from the pool, and the provider had closed it before the call.
+    stale: bool,
+}
+
+impl Server {
+    pub(super) fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// Sends a call; sends it again if it met a connection that was already closed.
+    ///
+    /// A provider closes an idle connection when it likes, and its word of it may cross with the call: awc looks at a
+    /// connection before it uses it, but cannot see what is under way. So a call is repeated, once, if its connection
+    /// had waited in the pool, was lost right after the call was written, and brought not one byte back. A provider
+    /// that takes the call and falls over within [`STALE_WITHIN`] looks the same; then an answer was perhaps begun
+    /// that nobody reads, and nothing worse. Lost later, or on a connection of its own, a call may well have been
+    /// worked on: that is the caller's decision. The second try gets a new connection, as the others in the pool have
+    /// likely been closed too.
+    async fn open(&self, call: Call) -> Result<Opened, TransportError> {
+        let Call { path, headers, body } = call;
+        let body = Bytes::from(body);
+        let mut answer = self.send(self.post(&path, &headers)?.send_body(body.clone())).await;
+        if let Err(Unanswered { stale: true, .. }) = answer {
+            log::debug!(provider = self.name(); "the connection was closed meanwhile; trying a new one");
+            self.connections.close_idle();
+            answer = self.send(self.post(&path, &headers)?.send_body(body)).await;
+        }
+        answer.map(|answered| answered.opened).map_err(|unanswered| unanswered.error)
+    }
+
+    /// Makes a call only so that its connection is open and idle afterwards. Tells whether it is.
+    pub(super) async fn warm_up(&self, path: &str) -> bool {
+        let call = async {
+            let request = self.request(Method::GET, path).ok()?.insert_header((header::ACCEPT, "*/*"));
+            let Answered { opened, connection } = self.send(request.send()).await.ok()?;
+            drain(opened.body, WARM_BYTES_MAX).await;
+            Some(connection.is_open())
+        };
+        matches!(timeout(WARM_TIME_MAX, call).await, Ok(Some(true)))
+    }
+
+    fn post(&self, path: &str, headers: &[(&'static str, String)]) -> Result<ClientRequest, TransportError> {
+        let mut request = self.request(Method::POST, path)?;
+        request = request.insert_header((header::CONTENT_TYPE, "application/json"));
+        request = request.insert_header((header::ACCEPT, self.accept));
+        for (name, value) in headers {
+            request = request.insert_header((*name, value.as_str()));
+        }
+        Ok(request)
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<ClientRequest, TransportError> {
+        // TLS is the connector's business: to awc the scheme is always the plain one.
+        let uri = Uri::builder().scheme("http").authority(self.authority.clone());
+        let uri = uri.path_and_query(format!("{}{path}", self.path_prefix)).build();
+        let uri = uri.map_err(|_| TransportError::Unsendable)?;
+        Ok(self.client.request(method, uri).no_decompress())
+    }
+
+    async fn send(&self, sent: SendClientRequest) -> Result<Answered, Unanswered> {
+        let (answer, trace) = Trace::of(sent).await;
+        match (answer, trace.take_hold()) {
+            (Ok(response), Some(hold)) => {
+                let connection = Rc::clone(hold.connection());
+                let opened = opened(response, hold, trace.connect());
+                opened.map(|opened| Answered { opened, connection }).map_err(|error| Unanswered { error, stale: false })
+            }
+            // An answer to a call of which nothing was written.
+            (Ok(_), None) => Err(Unanswered { error: TransportError::Protocol, stale: false }),
+            (Err(error), hold) => {
+                let error = self.error(error);
+                let waited = hold.is_some_and(|hold| hold.reused() && hold.age() < STALE_WITHIN);
+                let stale = waited && !trace.answered() && error == TransportError::Lost;
+                Err(Unanswered { error, stale })
+            }
+        }
+    }
+
+    /// What awc's error means. Only what certainly came before the call was sent is a failed connection.
+    fn error(&self, error: SendRequestError) -> TransportError {
+        match error {
+            SendRequestError::Connect(ConnectError::Io(error)) => {
+                let ours = error.get_ref().and_then(|error| error.downcast_ref::<TransportError>());
+                ours.cloned().unwrap_or(TransportError::Connect)
+            }
+            SendRequestError::Connect(ConnectError::Timeout) => TransportError::ConnectTimeout(self.connect_timeout),
+            // "Disconnected" is awc's word for a connection that ended where an answer should have begun.
+            SendRequestError::Connect(ConnectError::Disconnected)
+            | SendRequestError::Send(_)
+            | SendRequestError::Response(ParseError::Io(_)) => TransportError::Lost,
+            SendRequestError::Url(_) | SendRequestError::Http(_) => TransportError::Unsendable,
+            _ => TransportError::Protocol,
+        }
+    }
+}
+
+/// An answer whose head is there.
+fn opened(mut response: ClientResponse, hold: Hold, connect: Duration) -> Result<Opened, TransportError> {
+    let payload = response.take_payload();
+    let head = head(&response);
+    let interim = response.status().is_informational();
+    let nothing_follows = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || head.header("content-length").is_some_and(|length| length.trim().parse() == Ok(0));
+    if interim || (matches!(payload, Payload::None) && !nothing_follows) {
+        hold.connection().close();
+    }
+    if interim {
+        return Err(TransportError::Protocol);
+    }
+    let connect_ms = u32::try_from(connect.as_millis()).unwrap_or(u32::MAX);
+    // Below a millisecond it was quick, but it was made.
+    let connect_ms = if connect.is_zero() { 0 } else { connect_ms.max(1) };
+    Ok(Opened { head, body: Box::pin(AnswerBody { payload, hold: Some(hold) }), connect_ms })
+}
+
+/// awc takes at most 96 headers and 128 KiB.
+fn head(response: &ClientResponse) -> Head {
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let headers = response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())));
+    Head { status: response.status().as_u16(), headers: headers.collect() }
+}
+
+/// What follows a head. Holds its connection until its end; dropped before, it takes the connection with it.
+struct AnswerBody {
+    payload: Payload,
+    hold: Option<Hold>,
+}
+
+impl Stream for AnswerBody {
+    type Item = Result<Bytes, TransportError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let last = match ready!(Pin::new(&mut self.payload).poll_next(cx)) {
+            Some(Ok(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+            Some(Err(error)) => Some(Err(body_error(&error))),
+            None => None,
+        };
+        self.payload = Payload::None;
+        self.hold = None;
+        Poll::Ready(last)
+    }
+}
+
+fn body_error(error: &PayloadError) -> TransportError {
+    match error {
+        // A chunk that is none.
+        PayloadError::Incomplete(Some(error)) | PayloadError::Io(error) if error.kind() == ErrorKind::InvalidInput => {
+            TransportError::Protocol
+        }
+        PayloadError::Incomplete(_) | PayloadError::Io(_) => TransportError::Lost,
+        _ => TransportError::Protocol,
+    }
+}
+
+/// Reads a body to its end, or until it has brought more than `bytes_max`.
+async fn drain(mut body: Body, bytes_max: usize) {
+    let mut bytes = 0;
+    while let Some(Ok(chunk)) = body.next().await {
+        bytes += chunk.len();
+        if bytes > bytes_max {
+            return;
+        }
+    }
+}

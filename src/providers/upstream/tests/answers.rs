@@ -1,0 +1,172 @@
+//! What is asked, and what comes back.
+
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::timeout;
+
+use super::*;
+use crate::providers::answer::AnswerDecoder;
+use crate::providers::upstream::TransportError;
+
+#[actix_rt::test]
+async fn every_chunk_arrives_alone_while_the_next_is_not_yet_written() {
+    for server in [Server::plain().await, Server::tls().await] {
+        let (transport, _folder) = transport_to(&server);
+        let (opened, mut peer) = answered(&server, &transport, &streamed(&[])).await;
+        let mut body = opened.body;
+
+        for number in 0..20 {
+            let data = format!("data: {number}\n\n");
+            peer.send(&chunk(&data)).await;
+
+            assert_eq!(next(&mut body).await, data);
+            assert!(body.next().now_or_never().is_none());
+        }
+        peer.send(TERMINATOR).await;
+
+        assert_eq!(timeout(HANG, body.next()).await, Ok(None));
+        assert_eq!(body.next().await, None, "it stays at its end");
+    }
+}
+
+#[actix_rt::test]
+async fn a_call_is_sent_with_the_key_and_without_an_offer_to_compress_or_upgrade() {
+    let server = Server::plain().await;
+    let (transport, _folder) = transport_to(&server);
+
+    let (opened, (mut peer, request)) = tokio::join!(transport.open(call()), async {
+        let (mut peer, request) = server.asked().await;
+        peer.send(&streamed(&[])).await;
+        (peer, request)
+    });
+
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let mut lines: Vec<&str> = head.lines().filter(|line| !line.starts_with("date: ")).collect();
+    lines[1..].sort_unstable();
+    let host = format!("host: localhost:{}", server.port());
+    let authorization = format!("authorization: Bearer {KEY}");
+    let version = format!("user-agent: weir/{}", env!("CARGO_PKG_VERSION"));
+    let expected = [
+        "POST /v1/chat?stream=1 HTTP/1.1",
+        "accept-encoding: identity",
+        "accept: text/event-stream",
+        &authorization,
+        "content-length: 15",
+        "content-type: application/json",
+        &host,
+        &version,
+        "x-dialect: one",
+    ];
+    assert_eq!(lines, expected);
+    assert_eq!(body, r#"{"stream":true}"#);
+    drop(opened);
+    peer.is_closed().await;
+}
+
+#[actix_rt::test]
+async fn a_provider_without_a_key_gets_none_and_one_of_lines_is_asked_for_lines() {
+    let server = Server::plain().await;
+    let mut provider = provider(server.base_url());
+    provider.key = Key::NotNeeded;
+    let transport = Http1::new(&provider, &Plain { framing: Framing::NdJson, ..SSE }).unwrap();
+
+    let (_opened, (_peer, request)) = tokio::join!(transport.open(call()), async {
+        let (mut peer, request) = server.asked().await;
+        peer.send(&streamed(&[])).await;
+        (peer, request)
+    });
+
+    assert!(request.contains("\r\naccept: application/x-ndjson\r\n"), "{request}");
+    assert!(!request.contains("authorization"), "{request}");
+}
+
+#[actix_rt::test]
+async fn the_head_is_passed_on_with_names_in_lower_case_and_in_order() {
+    let server = Server::plain().await;
+    let (transport, _folder) = transport_to(&server);
+    let answer = "HTTP/1.1 429 Slow Down\r\nRetry-After: 3\r\nX-Id: \u{e9}t\u{e9}\r\nContent-Length: 2\r\n\r\nno";
+
+    let (mut opened, _peer) = answered(&server, &transport, answer).await;
+
+    assert_eq!(opened.head.status, 429);
+    assert_eq!(opened.head.header("retry-after"), Some("3"));
+    assert_eq!(opened.head.header("x-id"), Some("\u{e9}t\u{e9}"));
+    assert_eq!(next(&mut opened.body).await, "no");
+}
+
+#[actix_rt::test]
+async fn a_redirect_is_an_answer_and_is_not_followed() {
+    let elsewhere = Server::plain().await;
+    for status in [301, 302, 303, 307, 308] {
+        let server = Server::plain().await;
+        let (transport, _folder) = transport_to(&server);
+        let location = elsewhere.base_url();
+        let answer = format!("HTTP/1.1 {status} Moved\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
+
+        let (opened, _peer) = answered(&server, &transport, &answer).await;
+
+        assert_eq!(opened.head.status, status);
+        assert_eq!(opened.head.header("location"), Some(location.as_str()));
+        assert_eq!(opened.body.collect::<Vec<_>>().await, []);
+    }
+    elsewhere.nobody_waits().await;
+}
+
+/// awc gives an empty body for one that lasts until the connection ends (RFC 9112, section 6.3, rule 8), which no
+/// decoder takes for an answer.
+#[actix_rt::test]
+async fn a_body_without_a_length_is_a_protocol_failure_and_what_it_brings_meets_no_other_call() {
+    let server = Server::plain().await;
+    let (transport, _folder) = transport_to(&server);
+
+    let (opened, mut peer) = answered(&server, &transport, "HTTP/1.1 200 OK\r\n\r\n").await;
+
+    assert_eq!(opened.head.status, 200);
+    assert_eq!(opened.body.collect::<Vec<_>>().await, []);
+    let failure = AnswerDecoder::new(&SSE).end(&mut |_| {}).unwrap_err();
+    assert_eq!(failure.code, Code::UpstreamProtocol);
+    peer.is_closed().await;
+    let (opened, _peer) = answered(&server, &transport, &streamed(&["data: mine\n\n"])).await;
+    assert_eq!(next(&mut { opened.body }).await, "data: mine\n\n");
+}
+
+/// awc takes the interim answer for the final one; the final one would become the answer to the next call.
+#[actix_rt::test]
+async fn an_interim_answer_fails_the_call_and_the_final_one_meets_no_other_call() {
+    for interim in ["100 Continue", "103 Early Hints"] {
+        let server = Server::plain().await;
+        let (transport, _folder) = transport_to(&server);
+
+        let answer = format!("HTTP/1.1 {interim}\r\n\r\n");
+        let (opened, mut peer) = tokio::join!(transport.open(call()), server.answer(&answer));
+
+        assert_eq!(opened.map(|_| ()), Err(TransportError::Protocol));
+        peer.is_closed().await;
+        let (opened, _peer) = answered(&server, &transport, &streamed(&["data: mine\n\n"])).await;
+        assert_eq!(next(&mut { opened.body }).await, "data: mine\n\n");
+    }
+}
+
+#[actix_rt::test]
+async fn an_answer_without_content_has_an_empty_body_and_leaves_its_connection() {
+    let server = Server::plain().await;
+    let (transport, _folder) = transport_to(&server);
+
+    let (opened, _peer) = answered(&server, &transport, "HTTP/1.1 204 No Content\r\n\r\n").await;
+
+    assert_eq!(opened.head.status, 204);
+    assert_eq!(opened.body.collect::<Vec<_>>().await, []);
+    assert_eq!(transport.status().warm, 1);
+}
+
+#[actix_rt::test]
+async fn an_http_1_0_server_is_read_to_the_end_of_its_connection() {
+    let server = Server::plain().await;
+    let (transport, _folder) = transport_to(&server);
+
+    let (opened, peer) = answered(&server, &transport, "HTTP/1.0 200 OK\r\n\r\ndata: old\n\n").await;
+    drop(peer);
+
+    let body: Vec<_> = opened.body.map(|bytes| bytes.unwrap()).collect().await;
+    assert_eq!(body.concat(), b"data: old\n\n");
+    assert_eq!(transport.status().warm, 0);
+}

@@ -1,0 +1,234 @@
+//! What goes wrong, and what it is called.
+
+use futures_util::StreamExt;
+use socket2::SockRef;
+use tokio::time::Instant;
+
+use super::*;
+use crate::providers::upstream::{BuildError, TransportError, settings};
+
+/// What a call comes to that nobody answers on purpose.
+async fn failure(provider: &config::Provider) -> TransportError {
+    let opened = timeout(HANG, http1(provider).open(call())).await.expect("it ends");
+    opened.map(|_| ()).unwrap_err()
+}
+
+/// What a call comes to that is answered like this, after which the connection is closed.
+async fn failure_of(answer: &str) -> TransportError {
+    let server = Server::plain().await;
+    let (transport, _folder) = transport_to(&server);
+    let (opened, ()) = tokio::join!(transport.open(call()), async { drop(server.answer(answer).await) });
+    opened.map(|_| ()).unwrap_err()
+}
+
+#[actix_rt::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused_and_one_in_the_ca_file_is_not() {
+    let server = Server::tls().await;
+    let untrusting = http1(&provider(server.base_url()));
+    let accept = async {
+        let (socket, _) = server.listener.accept().await.unwrap();
+        server.tls.as_ref().unwrap().accept(socket).await.is_err()
+    };
+
+    let (opened, refused) = tokio::join!(untrusting.open(call()), accept);
+
+    assert_eq!(opened.map(|_| ()), Err(TransportError::Tls));
+    assert!(refused);
+    let (trusting, _folder) = transport_to(&server);
+    let (opened, _peer) = answered(&server, &trusting, &streamed(&[])).await;
+    assert_eq!(opened.head.status, 200);
+}
+
+#[actix_rt::test]
+async fn a_trusted_certificate_for_another_name_is_refused() {
+    let server = Server::tls().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut provider = provider(format!("https://127.0.0.1:{}", server.port()));
+    provider.ca_file = Some(file_in(&folder, &server.certificate));
+    let accept = async {
+        let (socket, _) = server.listener.accept().await.unwrap();
+        drop(server.tls.as_ref().unwrap().accept(socket).await);
+    };
+
+    let (error, ()) = tokio::join!(failure(&provider), accept);
+
+    assert_eq!(error, TransportError::Tls);
+}
+
+#[actix_rt::test]
+async fn a_server_without_tls_is_no_secure_one_and_is_sent_nothing_of_the_call() {
+    let server = Server::plain().await;
+    let provider = provider(format!("https://localhost:{}", server.port()));
+    let answer = async {
+        let (mut socket, _) = server.listener.accept().await.unwrap();
+        let mut hello = [0; 4096];
+        let count = socket.read(&mut hello).await.unwrap();
+        socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        String::from_utf8_lossy(&hello[..count]).into_owned()
+    };
+
+    let (error, hello) = tokio::join!(failure(&provider), answer);
+
+    assert_eq!(error, TransportError::Tls);
+    assert!(!hello.contains(KEY) && !hello.contains("POST"));
+}
+
+#[actix_rt::test]
+async fn a_connection_that_breaks_in_the_handshake_is_a_failed_connection() {
+    let server = Server::tls().await;
+    let provider = provider(server.base_url());
+    let accept = async { drop(server.listener.accept().await.unwrap()) };
+
+    let (error, ()) = tokio::join!(failure(&provider), accept);
+
+    assert_eq!(error, TransportError::Connect);
+}
+
+#[actix_rt::test]
+async fn a_port_where_nobody_listens_is_a_failed_connection() {
+    let server = Server::plain().await;
+    let base_url = server.base_url();
+    drop(server);
+
+    assert_eq!(failure(&provider(base_url)).await, TransportError::Connect);
+}
+
+#[actix_rt::test]
+async fn a_name_that_cannot_resolve_is_named_as_such() {
+    // Longer than a label may be, so that no resolver asks the network.
+    let base_url = format!("http://{}.invalid", "x".repeat(64));
+
+    assert_eq!(failure(&provider(base_url)).await, TransportError::Dns);
+}
+
+#[actix_rt::test]
+async fn a_handshake_that_nobody_answers_ends_with_the_connect_timeout() {
+    let server = Server::tls().await;
+    let mut provider = provider(server.base_url());
+    provider.connect_timeout_ms = 150;
+    let began = Instant::now();
+
+    let error = failure(&provider).await;
+
+    assert_eq!(error, TransportError::ConnectTimeout(Duration::from_millis(150)));
+    assert!(began.elapsed() >= Duration::from_millis(150) && began.elapsed() < HANG / 4);
+}
+
+#[actix_rt::test]
+async fn what_is_not_http_is_a_protocol_failure() {
+    let many_headers = "a: b\r\n".repeat(200);
+    let many_headers = format!("HTTP/1.1 200 OK\r\n{many_headers}\r\n");
+    let two_lengths = "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n";
+    for answer in ["SSH-2.0-here\r\n\r\n", "HTTP/1.1 two OK\r\n\r\n", two_lengths, &many_headers] {
+        assert_eq!(failure_of(answer).await, TransportError::Protocol, "{answer}");
+    }
+}
+
+#[actix_rt::test]
+async fn a_head_that_is_cut_is_a_lost_connection() {
+    for answer in ["", "HTTP/1.1 200 OK\r\ncontent-le"] {
+        assert_eq!(failure_of(answer).await, TransportError::Lost, "{answer}");
+    }
+}
+
+/// awc ends it like a whole one; that the answer's own terminator is missing tells them apart.
+#[actix_rt::test]
+async fn a_body_that_is_cut_ends_without_an_error() {
+    let length = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\ndata:";
+    let chunked = streamed(&["data:"]);
+    let cuts = ["", "f", "ff\r\n", "ff\r\nda", "2\r\nda", "0\r\n"].map(|end| format!("{chunked}{end}"));
+    for answer in [length].into_iter().chain(cuts.iter().map(String::as_str)) {
+        let server = Server::plain().await;
+        let (transport, _folder) = transport_to(&server);
+
+        let (opened, peer) = answered(&server, &transport, answer).await;
+        drop(peer);
+
+        let chunks: Vec<_> = opened.body.collect().await;
+        assert!(chunks.iter().all(Result::is_ok), "{chunks:?}");
+        assert_eq!(transport.status().warm, 0);
+    }
+}
+
+#[actix_rt::test]
+async fn a_body_that_is_reset_is_a_lost_connection_and_one_of_broken_chunks_is_no_http() {
+    let server = Server::plain().await;
+    let (transport, _folder) = transport_to(&server);
+    let (opened, socket) = tokio::join!(transport.open(call()), async {
+        let (mut socket, _) = server.listener.accept().await.unwrap();
+        assert!(socket.read(&mut [0; 4096]).await.is_ok());
+        socket.write_all(streamed(&["data:"]).as_bytes()).await.unwrap();
+        socket
+    });
+    let mut body = opened.unwrap().body;
+    assert_eq!(next(&mut body).await, "data:");
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(socket);
+    assert_eq!(body.next().await, Some(Err(TransportError::Lost)));
+    assert_eq!(body.next().await, None);
+
+    let (opened, mut peer) = answered(&server, &transport, &(streamed(&[]) + "no number\r\n")).await;
+    assert_eq!(opened.body.collect::<Vec<_>>().await, [Err(TransportError::Protocol)]);
+    peer.is_closed().await;
+}
+
+#[actix_rt::test]
+async fn a_call_that_cannot_be_written_is_not_sent() {
+    let server = Server::plain().await;
+    let (transport, _folder) = transport_to(&server);
+    let bad_path = Call { path: "/chat two".to_owned(), ..call() };
+    let bad_header = Call { headers: vec![("x-dialect", "one\r\ntwo: 2".to_owned())], ..call() };
+
+    for call in [bad_path, bad_header] {
+        assert_eq!(transport.open(call).await.map(|_| ()), Err(TransportError::Unsendable));
+    }
+
+    server.nobody_waits().await;
+}
+
+#[test]
+fn a_bad_ca_file_is_named_with_its_provider_and_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |text: Option<&str>, expected: &str| {
+        let mut provider = provider("https://api.test".to_owned());
+        provider.ca_file = Some(match text {
+            Some(text) => file_in(&folder, text),
+            None => folder.path().join("missing.pem"),
+        });
+        let error = Http1::new(&provider, &SSE).unwrap_err().to_string();
+        assert!(error.starts_with("providers.here.ca_file: /"), "{error}");
+        assert!(error.ends_with(expected), "{error}");
+    };
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+
+    check(None, "missing.pem: No such file or directory (os error 2)");
+    check(Some(""), "ca.pem: no PEM certificate in it");
+    check(Some(&key), "ca.pem: no PEM certificate in it");
+    check(Some("-----BEGIN CERTIFICATE-----\n"), "ca.pem: not a PEM file");
+    check(Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "BadEncoding");
+}
+
+#[test]
+fn a_key_that_cannot_stand_in_a_header_is_named_but_not_shown() {
+    let mut provider = provider("https://api.test".to_owned());
+    provider.key = Key::Given(Secret::new(format!("{KEY}\n")));
+
+    let error = Http1::new(&provider, &SSE).unwrap_err();
+
+    let variable = "HERE_API_KEY".to_owned();
+    assert_eq!(error, BuildError::ApiKey { provider: ProviderName::new("here"), variable });
+    let shown = format!("{error} {error:?}");
+    assert!(shown.contains("providers.here.api_key_env") && !shown.contains(KEY), "{shown}");
+}
+
+#[test]
+fn nothing_that_is_printed_shows_the_key() {
+    let provider = provider("https://api.test/v1".to_owned());
+    let transport = http1(&provider);
+    let header = settings::authorization(&provider, &SSE).unwrap().unwrap();
+
+    let shown = format!("{transport:?} {transport:#?} {header:?} {provider:?}");
+
+    assert!(shown.contains("api.test"), "{shown}");
+    assert!(!shown.contains(KEY), "{shown}");
+}
