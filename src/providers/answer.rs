@@ -149,9 +149,7 @@ impl Listener {
 #[derive(Debug, Default)]
 struct Bare {
     text: String,
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
+    nesting: json::Nesting,
     /// There were lines that belong to no document.
     noise: bool,
 }
@@ -169,22 +167,8 @@ impl Bare {
         }
         self.text.push_str(line);
         self.text.push('\n');
-        for byte in line.bytes() {
-            self.byte(byte);
-        }
-        Ok((self.depth == 0).then(|| std::mem::take(self).text))
-    }
-
-    fn byte(&mut self, byte: u8) {
-        match byte {
-            _ if self.escaped => self.escaped = false,
-            b'\\' if self.in_string => self.escaped = true,
-            b'"' => self.in_string = !self.in_string,
-            _ if self.in_string => {}
-            b'{' | b'[' => self.depth += 1,
-            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-            _ => {}
-        }
+        self.nesting.push(line);
+        Ok(self.nesting.is_closed().then(|| std::mem::take(self).text))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::failure::{Code, Failure};
 
 /// Parses a frame. What serde_json rejects but servers write (lone surrogates, `NaN`, raw control characters in
 /// strings) is repaired first.
-pub fn parse(text: &str) -> Result<Value, Failure> {
+pub(super) fn parse(text: &str) -> Result<Value, Failure> {
     let parsed = serde_json::from_str(text).or_else(|_| serde_json::from_str(&repaired(text)));
     parsed.map_err(|_| Failure::new(Code::UpstreamProtocol, "a frame of the provider's answer is not JSON"))
 }
@@ -81,27 +81,27 @@ fn escape_len(fixed: &mut String, text: &str) -> usize {
 }
 
 /// The value under `key`, unless it is missing or `null`.
-pub fn get<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
+pub(super) fn get<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
     value.get(key).filter(|value| !value.is_null())
 }
 
 /// The text under `key`, unless it is missing, empty or something else.
-pub fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
+pub(super) fn text<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
     value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
 /// The elements of the array under `key`; none when there is no array.
-pub fn items<'v>(value: &'v Value, key: &str) -> &'v [Value] {
+pub(super) fn items<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value.get(key).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The fields of the object `value`; none when it is no object.
-pub fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+pub(super) fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flat_map(Map::iter)
 }
 
 /// A count, also when it was written as `10.0` or `"10"`.
-pub fn count(value: &Value) -> Option<u64> {
+pub(super) fn count(value: &Value) -> Option<u64> {
     let float = |float: f64| (0.0..=9e15).contains(&float).then_some(float as u64);
     match value {
         Value::Number(number) => number.as_u64().or_else(|| number.as_f64().and_then(float)),
@@ -110,23 +110,52 @@ pub fn count(value: &Value) -> Option<u64> {
     }
 }
 
-/// A number or a text as text: error codes come as both.
-pub fn word(value: &Value) -> Option<Cow<'_, str>> {
-    match value {
-        Value::String(text) if !text.is_empty() => Some(text.as_str().into()),
-        Value::Number(number) => Some(number.to_string().into()),
-        _ => None,
-    }
-}
-
 /// Whether the value says nothing: `null`, `false`, or empty.
-pub fn is_blank(value: &Value) -> bool {
+pub(super) fn is_blank(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Bool(true) | Value::Number(_) => false,
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty(),
+    }
+}
+
+/// How far the text of a JSON document has come, without parsing it: cheap enough to ask after every piece.
+#[derive(Debug, Default)]
+pub(super) struct Nesting {
+    depth: usize,
+    begun: bool,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl Nesting {
+    /// Takes the next piece of the text.
+    pub(super) fn push(&mut self, text: &str) {
+        for byte in text.bytes() {
+            self.byte(byte);
+        }
+    }
+
+    /// Whether a bracket was opened and all of them are closed again.
+    pub(super) fn is_closed(&self) -> bool {
+        self.begun && self.depth == 0
+    }
+
+    fn byte(&mut self, byte: u8) {
+        match byte {
+            _ if self.escaped => self.escaped = false,
+            b'\\' if self.in_string => self.escaped = true,
+            b'"' => self.in_string = !self.in_string,
+            _ if self.in_string => {}
+            b'{' | b'[' => {
+                self.begun = true;
+                self.depth += 1;
+            }
+            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
     }
 }
 

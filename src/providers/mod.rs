@@ -6,7 +6,10 @@
 pub mod answer;
 pub mod frames;
 mod json;
+pub mod openai_chat;
+mod refused;
 pub mod registry;
+mod sources;
 pub mod upstream;
 
 use serde_json::Value;

@@ -1,3 +1,24 @@
 //! The tests of weir as a whole: one binary, one module a promise.
+//!
+//! The modules say `cfg(test)`, which holds here anyway, so that the lints that spare tests spare their helpers too.
 
+#[cfg(test)]
+mod adapters;
+#[cfg(test)]
+mod burst;
+#[cfg(test)]
+mod cancel;
+#[cfg(test)]
+mod disconnect;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod idempotency;
+#[cfg(test)]
+mod input;
+#[cfg(test)]
+mod resume;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
 mod tidy;
