@@ -78,6 +78,7 @@ impl Config {
         let callable: Vec<_> = listing.iter().copied().filter(|provider| provider.available().is_ok()).collect();
         let default = self.default_provider();
         match (listing.as_slice(), callable.as_slice()) {
+            ([], _) if default.accepts(model) => Ok((default, Some(model))),
             ([], _) if is_demo(default) => Err(unknown_model(default, "does not list this model")),
             ([], _) => {
                 let message = "no provider lists this model; name it provider/model, or see GET /v1/models";

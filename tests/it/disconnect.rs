@@ -26,7 +26,7 @@ async fn last_listener_leaves(model: &str, after: &str) {
 
 #[actix_web::test]
 async fn a_closed_client_is_noticed_although_the_stream_is_silent_before_the_head() {
-    last_listener_leaves("slow_head@first_ms=60000", "meta").await;
+    last_listener_leaves("slow_head@hold_ms=60000", "meta").await;
 }
 
 #[actix_web::test]
