@@ -1,7 +1,11 @@
 //! load: what verifies a running weir. A provider that misbehaves by name ([`mock`]), a client that looks closely
-//! ([`client`], [`sse`]), and the measurements made with them.
+//! ([`client`], [`sse`]), weir as a process ([`target`]), and the measurements made with them ([`suites`]).
 
 pub mod body;
 pub mod client;
 pub mod mock;
+pub mod report;
+pub mod samples;
 pub mod sse;
+pub mod suites;
+pub mod target;

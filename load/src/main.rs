@@ -6,10 +6,18 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use load::mock::{Mock, Rate, faults};
+use load::report::Report;
+use load::suites::{burst, cancel, cpu, fanout, idle, kill, soak, ttft};
+use load::target::TargetError;
+use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Verifies a running weir, and plays its provider.
+///
+/// Every measurement starts a weir of its own, unless --url names one, and ends with 0 only if everything was as it
+/// must be.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -19,6 +27,32 @@ struct Arguments {
 enum Command {
     /// Plays an OpenAI-shaped provider that behaves as the model's name asks for, until it is interrupted.
     Mock(MockArguments),
+    /// Sends the same message many times at once to one thread: one turn, one upstream call.
+    Burst(Measurement<burst::Arguments>),
+    /// Compares the time to the first token with and without weir, and how far apart tokens stay.
+    Ttft(Measurement<ttft::Arguments>),
+    /// Measures how fast a cancel reaches the provider, in every phase of an answer.
+    Cancel(Measurement<cancel::Arguments>),
+    /// Measures the processor time of one chunk that is relayed.
+    Cpu(Measurement<cpu::Arguments>),
+    /// Measures the processor time of one event that is delivered to one of many listeners.
+    Fanout(Measurement<fanout::Arguments>),
+    /// Measures the memory of an open stream.
+    Idle(Measurement<idle::Arguments>),
+    /// Kills weir in the middle of answers, again and again, and looks what it still knows.
+    Kill(Measurement<kill::Arguments>),
+    /// Mixes answers, cancels, faults, slow readers and resumes for a while, and looks what is left.
+    Soak(Measurement<soak::Arguments>),
+}
+
+/// The arguments of a measurement, and how its report is printed.
+#[derive(Debug, clap::Args)]
+struct Measurement<A: clap::Args> {
+    #[command(flatten)]
+    arguments: A,
+    /// Prints the report as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,9 +76,10 @@ struct MockArguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(arguments.command)),
+        Ok(runtime) => runtime.block_on(run_unless_interrupted(arguments.command)),
         Err(error) => Err(format!("cannot start: {error}")),
     };
     match outcome {
@@ -56,10 +91,33 @@ fn main() -> ExitCode {
     }
 }
 
+/// An interrupt drops what runs, and with it the processes that were started.
+async fn run_unless_interrupted(command: Command) -> Result<ExitCode, String> {
+    tokio::select! {
+        biased;
+        outcome = run(command) => outcome,
+        interrupted = interrupted() => interrupted.and(Err("interrupted".to_owned())),
+    }
+}
+
 async fn run(command: Command) -> Result<ExitCode, String> {
     match command {
         Command::Mock(arguments) => play_provider(arguments).await,
+        Command::Burst(measurement) => print(burst::run(&measurement.arguments).await, measurement.json),
+        Command::Ttft(measurement) => print(ttft::run(&measurement.arguments).await, measurement.json),
+        Command::Cancel(measurement) => print(cancel::run(&measurement.arguments).await, measurement.json),
+        Command::Cpu(measurement) => print(cpu::run(&measurement.arguments).await, measurement.json),
+        Command::Fanout(measurement) => print(fanout::run(&measurement.arguments).await, measurement.json),
+        Command::Idle(measurement) => print(idle::run(&measurement.arguments).await, measurement.json),
+        Command::Kill(measurement) => print(kill::run(&measurement.arguments).await, measurement.json),
+        Command::Soak(measurement) => print(soak::run(&measurement.arguments).await, measurement.json),
     }
+}
+
+fn print(outcome: Result<Report, TargetError>, json: bool) -> Result<ExitCode, String> {
+    let report = outcome.map_err(|error| error.to_string())?;
+    say(&if json { report.json().to_string() } else { report.to_string() });
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn play_provider(arguments: MockArguments) -> Result<ExitCode, String> {
@@ -73,13 +131,31 @@ async fn play_provider(arguments: MockArguments) -> Result<ExitCode, String> {
     let mock = Mock::bind(arguments.bind, rate).await;
     let mock = mock.map_err(|error| format!("cannot listen on {}: {error}", arguments.bind))?;
     say(&format!("listening on {}", mock.url()));
-    tokio::signal::ctrl_c().await.map_err(|error| format!("cannot wait for the interrupt: {error}"))?;
+    interrupted().await?;
     let stats = mock.stats().to_string();
     say(&stats);
     if let Some(path) = arguments.json_stats {
         std::fs::write(&path, stats).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn interrupted() -> Result<(), String> {
+    let terminate = signal(SignalKind::terminate());
+    let mut terminate = terminate.map_err(|error| format!("cannot wait for signals: {error}"))?;
+    tokio::select! {
+        interrupt = ctrl_c() => interrupt.map_err(|error| format!("cannot wait for signals: {error}")),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// A thousand streams are some thousand files; the default limit is lower, and a child inherits it.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // If it cannot be raised, the measurement that needs it says so by failing.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 #[expect(clippy::print_stdout, reason = "the command line's own output")]

@@ -163,3 +163,40 @@ impl Client {
         headers.fold(request.with_prefix(&self.prefix), |request, (name, value)| request.header(name, value))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_a_server_and_a_prefix() {
+        let parts = |url| Client::new(url).map(|client| (client.authority, client.prefix)).ok();
+        let expected = |authority: &str, prefix: &str| Some((authority.to_owned(), prefix.to_owned()));
+
+        assert_eq!(parts("http://127.0.0.1:8000"), expected("127.0.0.1:8000", ""));
+        assert_eq!(parts("http://127.0.0.1:8000/"), expected("127.0.0.1:8000", ""));
+        assert_eq!(parts("http://localhost/v1/"), expected("localhost:80", "/v1"));
+        for url in ["https://localhost", "localhost:1", "http://", "http:///v1"] {
+            assert_eq!(parts(url), None, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_no_http_is_told_from_one_that_is_cut() {
+        let answered = async |bytes: &[u8]| {
+            let (near, mut far) = tokio::io::duplex(1024);
+            tokio::io::AsyncWriteExt::write_all(&mut far, bytes).await.unwrap();
+            let mut connection = Connection::new(near, "x");
+            connection.write(&Request::get("/")).await.unwrap();
+            drop(far);
+            let head = connection.read_head(false).await?;
+            connection.whole(head).await
+        };
+
+        assert!(matches!(answered(b"").await, Err(ClientError::Closed)));
+        assert!(matches!(answered(b"SSH-2.0\r\n").await, Err(ClientError::NotHttp)));
+        assert!(matches!(answered(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhi").await, Err(ClientError::Cut)));
+        let whole = answered(b"HTTP/1.1 200 OK\r\n\r\nhi").await.unwrap();
+        assert_eq!(&whole.body[..], b"hi");
+    }
+}
