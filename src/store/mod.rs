@@ -41,7 +41,7 @@ mod writer;
 pub use cursor::{BadCursor, Cursor};
 pub use error::StoreError;
 pub use handle::Store;
-pub use options::{Clock, Durability, StoreOptions};
+pub use options::{Clock, StoreOptions};
 pub use watch::{Health, Recovered, Stats};
 
 use serde::{Deserialize, Serialize};

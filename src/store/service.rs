@@ -14,7 +14,7 @@ use super::jobs::{Level, Write};
 use super::readers::{self, Question, Questions};
 use super::sync::{self, OpenSync, Waiting};
 use super::watch::Watch;
-use super::writer::{self, Closing, Companions, Order, Writer};
+use super::writer::{self, Companions, Order, Writer};
 use super::{Recovered, StoreError, StoreOptions, UnixMs, schema, wal};
 
 /// The way to the threads. They end when this is dropped, after what is queued.
@@ -28,6 +28,8 @@ pub(super) struct Service {
     /// Gone once the store is closed.
     questions: Mutex<Option<mpsc::Sender<Question>>>,
     readers: Mutex<Vec<JoinHandle<()>>>,
+    /// Its other end is dropped when nothing of the store is left.
+    ended: tokio::sync::watch::Receiver<()>,
 }
 
 impl Service {
@@ -35,7 +37,7 @@ impl Service {
     pub(super) fn start(
         options: &StoreOptions,
         watch: &Arc<Watch>,
-        open_sync: OpenSync,
+        open_sync: impl OpenSync,
     ) -> Result<(Self, Recovered), StoreError> {
         let lock = lock(&options.path)?;
         let (writer, recovered) = Writer::open(options, Arc::clone(watch))?;
@@ -60,6 +62,7 @@ impl Service {
         })?;
         let (questions, receiver) = mpsc::channel(options.reads_max.max(1));
         let readers = spawn_readers(reader_dbs, &Arc::new(Mutex::new(receiver)))?;
+        let (end, ended) = tokio::sync::watch::channel(());
         let companions = Companions {
             durability: options.durability,
             group_max: options.group_max.max(1),
@@ -67,6 +70,7 @@ impl Service {
             log_bell,
             threads: vec![sync_thread, log_thread],
             lock,
+            ended: end,
         };
         let (orders, receiver) = mpsc::unbounded_channel();
         spawn("weir-store-write", move || writer::run(writer, receiver, companions))?;
@@ -77,6 +81,7 @@ impl Service {
             places_max,
             questions: Mutex::new(Some(questions)),
             readers: Mutex::new(readers),
+            ended,
         };
         Ok((service, recovered))
     }
@@ -131,16 +136,15 @@ impl Service {
         self.orders.is_closed()
     }
 
-    /// Ends everything, after what is queued.
+    /// Ends everything, after what is queued. Whoever calls waits for the end, also when somebody else called first.
     pub(super) async fn close(&self) {
         self.places.close();
         drop(self.questions.lock().take());
         let readers = std::mem::take(&mut *self.readers.lock());
-        let (done, ended) = oneshot::channel();
-        if self.orders.send(Order::Close(Closing { readers, done })).is_ok() {
-            // An error means that another caller's close was first.
-            let _ = ended.await;
-        }
+        // An error means that the writer's thread is gone already.
+        let _ = self.orders.send(Order::Close(readers));
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
     }
 }
 

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::requests::KeyAge;
 use super::rows::{self, content_columns, finish_reason_word, list_to_json, object_to_json, to_json};
 use super::{
     Checkpoint, NewRequest, NewUserMessage, OpenTurn, OrgId, Settle, Settled, StoreError, StreamId, ThreadId, UnixMs,
@@ -10,7 +11,7 @@ use super::{
 use crate::chat::MessageId;
 
 /// The first write of a turn.
-pub(super) fn open(db: &Connection, turn: OpenTurn, now: UnixMs) -> Result<(), StoreError> {
+pub(super) fn open(db: &Connection, turn: OpenTurn, keys: KeyAge, now: UnixMs) -> Result<(), StoreError> {
     let place = place_in_thread(db, turn.request.id.org(), &turn.thread)?;
     if place.next_sequence != turn.expected_sequence {
         return Err(StoreError::SequenceMoved);
@@ -46,7 +47,7 @@ pub(super) fn open(db: &Connection, turn: OpenTurn, now: UnixMs) -> Result<(), S
         db.prepare_cached("UPDATE threads SET updated_at = ?2, last_provider = ?3, last_model = ?4 WHERE id = ?1")?;
     update.execute(params![thread, now, turn.provider, turn.model])?;
     let request = NewRequest { turn: Some((turn.thread, user_id, turn.answer)), ..turn.request };
-    requests::insert(db, &request, now)
+    requests::insert(db, &request, keys, now)
 }
 
 /// The text of a running answer so far. Nothing happens when the answer does not run any more.

@@ -9,12 +9,14 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::jobs::{self, Job};
+use super::requests::KeyAge;
 use super::sync::Waiting;
 use super::watch::Watch;
-use super::{Clock, Durability, Recovered, StoreError, StoreOptions, UnixMs, recovery, requests, schema, wal};
+use super::{Clock, Recovered, StoreError, StoreOptions, UnixMs, recovery, requests, schema, wal};
+use crate::config::Durability;
 
 /// How often old rows are looked for.
 const PURGE_EVERY_MS: UnixMs = 60_000;
@@ -25,22 +27,15 @@ const GROUPS_PER_TIDY: u64 = 32;
 pub(super) enum Order {
     /// Carry this out.
     Write(Box<dyn Job>),
-    /// Carry out what came before, close everything, say so.
-    Close(Closing),
-}
-
-/// The end of the store.
-pub(super) struct Closing {
-    /// The threads whose connections must be closed before the writer's.
-    pub(super) readers: Vec<JoinHandle<()>>,
-    /// Told when nothing of the store is left.
-    pub(super) done: oneshot::Sender<()>,
+    /// Carry out what came before, then close everything: these threads' connections before the writer's.
+    Close(Vec<JoinHandle<()>>),
 }
 
 /// The connection that writes.
 pub(super) struct Writer {
     db: Connection,
     clock: Clock,
+    keys: KeyAge,
     watch: Arc<Watch>,
     purged_at: UnixMs,
     rows_before: u64,
@@ -71,7 +66,8 @@ impl Writer {
         let recovered = recovery::run(&first, now)?;
         first.commit()?;
         let rows_before = db.total_changes();
-        Ok((Self { db, clock, watch, purged_at: UnixMs::MIN, rows_before }, recovered))
+        let keys = KeyAge::new(options.idempotency_ms);
+        Ok((Self { db, clock, keys, watch, purged_at: UnixMs::MIN, rows_before }, recovered))
     }
 
     /// The connection, for reads of a store without threads.
@@ -112,9 +108,14 @@ impl Writer {
         if (self.purged_at..self.purged_at.saturating_add(PURGE_EVERY_MS)).contains(&now) {
             return;
         }
-        self.purged_at = now;
-        if let Err(error) = requests::purge(&self.db, now) {
-            log::warn!("old requests could not be purged: {error}");
+        match requests::purge(&self.db, self.keys, now) {
+            // The rest is for the next call, so that old rows never come faster than they go.
+            Ok(true) => {}
+            Ok(false) => self.purged_at = now,
+            Err(error) => {
+                self.purged_at = now;
+                log::warn!("old requests could not be purged: {error}");
+            }
         }
     }
 }
@@ -129,19 +130,26 @@ pub(super) struct Companions {
     pub(super) threads: Vec<JoinHandle<()>>,
     /// Keeps other processes away from the database until it is closed.
     pub(super) lock: File,
+    /// Dropped when nothing of the store is left.
+    pub(super) ended: tokio::sync::watch::Sender<()>,
 }
 
 /// The body of the thread.
 pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>, mut companions: Companions) {
     let mut received = Vec::new();
-    let mut closing = None;
+    let mut readers = Vec::new();
+    let mut is_closing = false;
     let mut groups: u64 = 0;
-    while closing.is_none() && orders.blocking_recv_many(&mut received, companions.group_max) > 0 {
+    while !is_closing && orders.blocking_recv_many(&mut received, companions.group_max) > 0 {
         let mut group = Vec::with_capacity(received.len());
         for order in received.drain(..) {
             match order {
                 Order::Write(job) => group.push(job),
-                Order::Close(order) => closing = Some(order),
+                Order::Close(threads) => {
+                    is_closing = true;
+                    // Only the first of several closes brings them.
+                    readers.extend(threads);
+                }
             }
         }
         if !group.is_empty() {
@@ -160,15 +168,12 @@ pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>
     drop(orders);
     companions.waiting.close();
     drop(companions.log_bell);
-    let (readers, done) = closing.map(|order| (order.readers, order.done)).unzip();
-    for thread in companions.threads.drain(..).chain(readers.into_iter().flatten()) {
+    for thread in companions.threads.drain(..).chain(readers) {
         let _ = thread.join();
     }
     close(writer);
     drop(companions.lock);
-    if let Some(done) = done {
-        let _ = done.send(());
-    }
+    drop(companions.ended);
 }
 
 /// Answers what is written, and hands over what waits for the disk.
