@@ -75,7 +75,7 @@ impl Store {
     /// Makes a thread. Durable.
     pub async fn create_thread(&self, new: NewThread) -> Result<Thread, StoreError> {
         let id = ThreadId::generate();
-        self.write(Level::Durable, move |db, now| threads::create(db, &id, new, now)).await
+        self.write(Level::Durable, move |db, now| threads::create(db, &id, &new, now)).await
     }
 
     /// An organisation's threads, most recently updated first, and where the next page begins.
@@ -136,7 +136,7 @@ impl Store {
     /// Opens a turn. Written.
     pub async fn open_turn(&self, turn: OpenTurn) -> Result<(), StoreError> {
         let keys = self.inner.keys;
-        self.write(Level::Written, move |db, now| turns::open(db, turn, keys, now)).await
+        self.write(Level::Written, move |db, now| turns::open(db, &turn, keys, now)).await
     }
 
     /// Keeps the text of a running answer so far. Not answered, and dropped when the queue is full: the next one
@@ -231,7 +231,7 @@ impl Store {
     pub(super) async fn write<T, F>(&self, level: Level, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
     {
         if level != Level::Last
             && let Some(failure) = self.inner.watch.failure()
@@ -249,21 +249,19 @@ impl Store {
     fn write_now<T, F>(&self, writer: &Mutex<Writer>, level: Level, work: F) -> oneshot::Receiver<Result<T, StoreError>>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
     {
         let (job, answer) = Write::queued(level, None, work);
         if self.inner.watch.stopped.load(Relaxed) {
             return answer; // The job is dropped, so that the answer is "stopped".
         }
         let mut group = vec![job];
-        let failure = {
-            let mut writer = writer.lock();
-            let failure = writer.commit(&mut group);
-            writer.purge();
-            failure
-        };
+        let mut writer = writer.lock();
+        writer.commit(&mut group);
+        writer.purge();
+        drop(writer);
         for job in group {
-            job.answer(failure.clone());
+            job.answer(None);
         }
         answer
     }

@@ -1,7 +1,7 @@
 //! Writer: the one connection that writes, and the thread that drains the queue of writes into it, in groups.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::SyncSender;
@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tokio::sync::mpsc;
 
-use super::jobs::{self, Job};
+use super::jobs::{self, Job, Uncommitted};
 use super::requests::KeyAge;
 use super::sync::Waiting;
 use super::watch::Watch;
@@ -48,7 +48,7 @@ impl Writer {
         let db = schema::open_writer(options)?;
         let (writer, recovered) = Self::start(db, options, watch)?;
         writer.db.pragma_update(None, "synchronous", "NORMAL")?;
-        sync_directory(&writer.log_path()).map_err(|error| StoreError::Failed(error.to_string()))?;
+        sync_directory(&options.path).map_err(|error| StoreError::Failed(error.to_string()))?;
         Ok((writer, recovered))
     }
 
@@ -75,30 +75,45 @@ impl Writer {
         &self.db
     }
 
-    /// Where SQLite keeps the log.
-    pub(super) fn log_path(&self) -> PathBuf {
-        PathBuf::from(format!("{}-wal", self.db.path().unwrap_or_default()))
+    /// Commits a group. When it is lost, commits its writes one by one, so that each fails for its own reasons only.
+    pub(super) fn commit(&mut self, group: &mut [Box<dyn Job>]) {
+        let failure = match self.try_commit(group) {
+            Ok(()) => return,
+            Err(Uncommitted::Lost(_)) if group.len() > 1 => self.commit_each(group),
+            Err(Uncommitted::Lost(failure) | Uncommitted::NotBegun(failure)) => Some(fail(group, failure)),
+        };
+        if let Some(failure) = failure {
+            log::error!("writes of a group of {} failed: {failure}", group.len());
+        }
     }
 
-    /// Commits a group; says why when all of it failed.
-    pub(super) fn commit(&mut self, group: &mut [Box<dyn Job>]) -> Option<StoreError> {
-        let now = self.clock.now();
-        let failure = jobs::commit(&self.db, group, now).err();
-        let rows = self.db.total_changes();
-        match &failure {
-            None => {
-                self.watch.groups.fetch_add(1, Relaxed);
-                self.watch.last_group_len.store(group.len() as u64, Relaxed);
-                self.watch.jobs.fetch_add(group.len() as u64, Relaxed);
-                self.watch.rows_written.fetch_add(rows - self.rows_before, Relaxed);
-            }
-            Some(error) => {
-                self.watch.groups_failed.fetch_add(1, Relaxed);
-                log::error!("a group of {} writes failed: {error}", group.len());
+    /// A transaction for each; the last failure.
+    fn commit_each(&mut self, group: &mut [Box<dyn Job>]) -> Option<StoreError> {
+        let mut last = None;
+        for at in 0..group.len() {
+            match self.try_commit(&mut group[at..=at]) {
+                Ok(()) => {}
+                Err(Uncommitted::Lost(failure)) => last = Some(fail(&mut group[at..=at], failure)),
+                // Whoever holds the lock is not waited for again and again.
+                Err(Uncommitted::NotBegun(failure)) => return Some(fail(&mut group[at..], failure)),
             }
         }
+        last
+    }
+
+    fn try_commit(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), Uncommitted> {
+        let committed = jobs::commit(&self.db, group, self.clock.now());
+        let rows = self.db.total_changes();
+        if committed.is_ok() {
+            self.watch.groups.fetch_add(1, Relaxed);
+            self.watch.last_group_len.store(group.len() as u64, Relaxed);
+            self.watch.jobs.fetch_add(group.len() as u64, Relaxed);
+            self.watch.rows_written.fetch_add(rows - self.rows_before, Relaxed);
+        } else {
+            self.watch.groups_failed.fetch_add(1, Relaxed);
+        }
         self.rows_before = rows;
-        failure
+        committed
     }
 
     /// Forgets what is old, now and then.
@@ -118,6 +133,11 @@ impl Writer {
             }
         }
     }
+}
+
+fn fail(jobs: &mut [Box<dyn Job>], failure: StoreError) -> StoreError {
+    jobs.iter_mut().for_each(|job| job.fail(failure.clone()));
+    failure
 }
 
 /// What the thread works with beside its queue.
@@ -153,8 +173,8 @@ pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>
             }
         }
         if !group.is_empty() {
-            let failure = writer.commit(&mut group);
-            answer(group, failure.as_ref(), &companions, &writer.watch);
+            writer.commit(&mut group);
+            answer(group, &companions, &writer.watch);
             writer.purge();
             groups += 1;
         }
@@ -177,15 +197,15 @@ pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>
 }
 
 /// Answers what is written, and hands over what waits for the disk.
-fn answer(group: Vec<Box<dyn Job>>, failure: Option<&StoreError>, companions: &Companions, watch: &Watch) {
-    let for_disk = companions.durability == Durability::Full && failure.is_none();
+fn answer(group: Vec<Box<dyn Job>>, companions: &Companions, watch: &Watch) {
+    let for_disk = companions.durability == Durability::Full;
     let (durable, written): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| for_disk && job.is_durable());
     if !durable.is_empty() {
         watch.sync_waiting.fetch_add(durable.len() as u64, Relaxed);
         companions.waiting.push(durable.into_iter());
     }
     for job in written {
-        job.answer(failure.cloned());
+        job.answer(None);
     }
 }
 
@@ -205,9 +225,9 @@ fn close(writer: Writer) {
 }
 
 /// Makes the directory entries of the database and its log durable.
-fn sync_directory(log: &Path) -> std::io::Result<()> {
+fn sync_directory(database: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
-    if let Some(directory) = log.parent() {
+    if let Some(directory) = database.parent() {
         File::open(directory)?.sync_all()?;
     }
     Ok(())
