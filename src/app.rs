@@ -209,7 +209,7 @@ impl App {
         let listen = |address| server::listen(address).map_err(|error| StartError::Bind(address, error));
         let listener = listen(config.server.bind)?;
         let admin_listener = config.server.admin_bind.map(listen).transpose()?;
-        let store = Store::open(&StoreOptions { path: config.store.path.clone(), ..StoreOptions::default() })?;
+        let store = Store::open(&StoreOptions::new(&config.store))?;
         let metrics = Arc::new(Metrics::new(&config.metrics));
         let config = Arc::new(config);
         let arbiter = Arbiter::new();

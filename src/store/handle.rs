@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::jobs::{Level, Write};
 use super::readers;
+use super::requests::KeyAge;
 use super::service::Service;
 use super::watch::Watch;
 use super::writer::Writer;
@@ -21,7 +22,8 @@ use crate::chat::{MessageId, OrgId, RequestId, ThreadId};
 
 /// Threads, messages and requests. See the module for what *written* and *durable* mean.
 ///
-/// A future that is dropped after its first poll does not take its write back.
+/// A future that is dropped once its write is queued does not take the write back; only those that wait for room in
+/// the queue do. Queueing is part of a future's first poll.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -31,6 +33,7 @@ struct Inner {
     engine: Engine,
     watch: Arc<Watch>,
     recovered: Recovered,
+    keys: KeyAge,
     clock: Clock,
 }
 
@@ -49,7 +52,7 @@ impl Store {
     }
 
     /// As [`open`](Self::open), with another way to wait for the disk.
-    pub(super) fn open_with(options: &StoreOptions, sync: sync::OpenSync) -> Result<Self, StoreError> {
+    pub(super) fn open_with(options: &StoreOptions, sync: impl sync::OpenSync) -> Result<Self, StoreError> {
         let watch = Arc::new(Watch::default());
         let (service, recovered) = Service::start(options, &watch, sync)?;
         Ok(Self::of(Engine::Service(service), watch, recovered, options))
@@ -63,7 +66,8 @@ impl Store {
     }
 
     fn of(engine: Engine, watch: Arc<Watch>, recovered: Recovered, options: &StoreOptions) -> Self {
-        Self { inner: Arc::new(Inner { engine, watch, recovered, clock: options.clock.clone() }) }
+        let (keys, clock) = (KeyAge::new(options.idempotency_ms), options.clock.clone());
+        Self { inner: Arc::new(Inner { engine, watch, recovered, keys, clock }) }
     }
 
     // --- Threads -----------------------------------------------------------------
@@ -71,7 +75,7 @@ impl Store {
     /// Makes a thread. Durable.
     pub async fn create_thread(&self, new: NewThread) -> Result<Thread, StoreError> {
         let id = ThreadId::generate();
-        self.write(Level::Durable, move |db, now| threads::create(db, &id, new, now)).await
+        self.write(Level::Durable, move |db, now| threads::create(db, &id, &new, now)).await
     }
 
     /// An organisation's threads, most recently updated first, and where the next page begins.
@@ -131,7 +135,8 @@ impl Store {
 
     /// Opens a turn. Written.
     pub async fn open_turn(&self, turn: OpenTurn) -> Result<(), StoreError> {
-        self.write(Level::Written, move |db, now| turns::open(db, turn, now)).await
+        let keys = self.inner.keys;
+        self.write(Level::Written, move |db, now| turns::open(db, &turn, keys, now)).await
     }
 
     /// Keeps the text of a running answer so far. Not answered, and dropped when the queue is full: the next one
@@ -159,7 +164,8 @@ impl Store {
 
     /// Adds a request that joins a turn, or one without a thread. Written.
     pub async fn add_request(&self, new: NewRequest) -> Result<(), StoreError> {
-        self.write(Level::Written, move |db, now| requests::add(db, &new, now)).await
+        let keys = self.inner.keys;
+        self.write(Level::Written, move |db, now| requests::add(db, &new, keys, now)).await
     }
 
     /// Ends requests whose turn goes on, or that have none; says how many still ran. Durable; waits for room.
@@ -173,14 +179,15 @@ impl Store {
         self.read(move |db| requests::find(db, &id)).await
     }
 
-    /// The request that an organisation made with this idempotency key within the last 24 hours.
+    /// The request that an organisation made with this idempotency key, unless that is too long ago.
     pub async fn request_by_idempotency_key(
         &self,
         org: &OrgId,
         key: &str,
     ) -> Result<Option<StoredRequest>, StoreError> {
-        let (org, key, now) = (org.clone(), key.to_owned(), self.inner.clock.now());
-        self.read(move |db| requests::find_by_key(db, &org, &key, now)).await
+        let (org, key) = (org.clone(), key.to_owned());
+        let (keys, now) = (self.inner.keys, self.inner.clock.now());
+        self.read(move |db| requests::find_by_key(db, &org, &key, keys, now)).await
     }
 
     // --- The store itself --------------------------------------------------------
@@ -221,10 +228,10 @@ impl Store {
         }
     }
 
-    async fn write<T, F>(&self, level: Level, work: F) -> Result<T, StoreError>
+    pub(super) async fn write<T, F>(&self, level: Level, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
     {
         if level != Level::Last
             && let Some(failure) = self.inner.watch.failure()
@@ -242,26 +249,24 @@ impl Store {
     fn write_now<T, F>(&self, writer: &Mutex<Writer>, level: Level, work: F) -> oneshot::Receiver<Result<T, StoreError>>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
     {
         let (job, answer) = Write::queued(level, None, work);
         if self.inner.watch.stopped.load(Relaxed) {
             return answer; // The job is dropped, so that the answer is "stopped".
         }
         let mut group = vec![job];
-        let failure = {
-            let mut writer = writer.lock();
-            let failure = writer.commit(&mut group);
-            writer.purge();
-            failure
-        };
+        let mut writer = writer.lock();
+        writer.commit(&mut group);
+        writer.purge();
+        drop(writer);
         for job in group {
-            job.answer(failure.clone());
+            job.answer(None);
         }
         answer
     }
 
-    async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    pub(super) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,

@@ -1,13 +1,13 @@
 //! The SQL of history: which messages of a thread belong into the next prompt. On the path to the first token.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{self, MESSAGE_COLUMNS_LEN, message_columns};
 use super::{History, Message, OrgId, StoreError, ThreadId, threads};
 use crate::chat::Role;
 use crate::event::Status;
 
-/// Reads the thread backwards until the history is full.
+/// Reads the thread backwards until the history is full. Answers that were replaced are jumped over, however many.
 pub(super) fn read(
     db: &Connection,
     org: &OrgId,
@@ -18,14 +18,21 @@ pub(super) fn read(
     let mut select = db.prepare_cached(concat!(
         "SELECT ",
         message_columns!(),
-        ", parent_id FROM messages WHERE thread_id = ?1 ORDER BY sequence DESC"
+        ", parent_id FROM messages WHERE thread_id = ?1 AND sequence <= ?2 ORDER BY sequence DESC"
     ))?;
-    let mut rows = select.query(params![thread.as_str()])?;
     let mut pick = Pick::new(messages_max);
-    while !pick.is_done()
-        && let Some(row) = rows.next()?
-    {
-        pick.offer(row)?;
+    let mut newest = Some(i64::MAX);
+    while let Some(from) = newest.take() {
+        let mut rows = select.query(params![thread.as_str(), from])?;
+        while !pick.is_done()
+            && let Some(row) = rows.next()?
+        {
+            if let Some(replaced) = pick.offer(row)? {
+                let asked_at = sequence_of(db, thread, &replaced.parent)?.unwrap_or(i64::MAX);
+                newest = Some(asked_at.min(replaced.sequence - 1));
+                break;
+            }
+        }
     }
     Ok(pick.finish())
 }
@@ -62,18 +69,19 @@ impl Pick {
         self.is_cut && self.last_user.is_some()
     }
 
-    fn offer(&mut self, row: &Row<'_>) -> Result<(), StoreError> {
+    /// Takes the next older message. At an answer that is replaced, says so.
+    fn offer(&mut self, row: &Row<'_>) -> Result<Option<Replaced>, StoreError> {
         let message = rows::message(row)?;
         let sequence = message.sequence;
         self.next_sequence.get_or_insert(sequence + 1);
         if message.status == Status::Streaming {
             self.running_at = Some(sequence);
-            return Ok(());
+            return Ok(None);
         }
         match message.role {
             Role::User => {
                 if self.running_at == Some(sequence + 1) {
-                    return Ok(());
+                    return Ok(None);
                 }
                 if self.last_user.is_none() {
                     self.last_user = Some(message.clone());
@@ -81,9 +89,11 @@ impl Pick {
             }
             Role::Assistant => {
                 let parent = row.get::<_, Option<String>>(MESSAGE_COLUMNS_LEN)?;
-                let is_replaced = parent.is_some() && parent == self.answered;
-                if is_replaced || !says_something(&message) {
-                    return Ok(());
+                if let Some(parent) = parent.clone().filter(|_| parent == self.answered) {
+                    return Ok(Some(Replaced { sequence, parent }));
+                }
+                if !says_something(&message) {
+                    return Ok(None);
                 }
                 self.answered = parent;
             }
@@ -94,7 +104,7 @@ impl Pick {
         } else {
             self.is_cut = true;
         }
-        Ok(())
+        Ok(None)
     }
 
     fn finish(self) -> History {
@@ -107,6 +117,18 @@ impl Pick {
         messages.reverse();
         History { messages, next_sequence: self.next_sequence.unwrap_or(0), last_user: self.last_user }
     }
+}
+
+/// An answer that a later one to the same user message replaces.
+struct Replaced {
+    sequence: i64,
+    parent: String,
+}
+
+/// Where the user message of a turn stands. Between it and its answers there are only its answers.
+fn sequence_of(db: &Connection, thread: &ThreadId, user_message: &str) -> Result<Option<i64>, StoreError> {
+    let mut select = db.prepare_cached("SELECT sequence FROM messages WHERE id = ?1 AND thread_id = ?2")?;
+    Ok(select.query_row([user_message, thread.as_str()], |row| row.get(0)).optional()?)
 }
 
 /// Whether an answer has anything that the model could be shown.

@@ -22,8 +22,12 @@ pub(super) trait Job: Send {
     /// Whether the disk is waited for before the answer.
     fn is_durable(&self) -> bool;
 
-    /// Does the work, inside of a transaction. False when it failed: the caller rolls it back.
-    fn apply(&mut self, db: &Connection, now: UnixMs) -> bool;
+    /// Does the work, inside of a transaction; again, when the former transaction was lost. The caller rolls back what
+    /// has failed.
+    fn apply(&mut self, db: &Connection, now: UnixMs) -> Result<(), StoreError>;
+
+    /// The work could not be committed.
+    fn fail(&mut self, failure: StoreError);
 
     /// Answers whoever asked: with `failure`, else with what the work resulted in.
     fn answer(self: Box<Self>, failure: Option<StoreError>);
@@ -32,18 +36,17 @@ pub(super) trait Job: Send {
 /// A write in the queue.
 pub(super) struct Write<T, F> {
     level: Level,
-    /// What is to be done; gone once it has been done.
-    work: Option<F>,
+    work: F,
     result: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
     /// The place in the queue, given back with the answer. A simulation has no queue.
-    _place: Option<OwnedSemaphorePermit>,
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl<T, F> Write<T, F>
 where
     T: Send + 'static,
-    F: FnOnce(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
+    F: FnMut(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
 {
     /// The write, and where its answer comes.
     pub(super) fn queued(
@@ -52,26 +55,29 @@ where
         work: F,
     ) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>) {
         let (reply, answer) = oneshot::channel();
-        (Box::new(Self { level, work: Some(work), result: None, reply, _place: place }), answer)
+        (Box::new(Self { level, work, result: None, reply, place }), answer)
     }
 }
 
 impl<T, F> Job for Write<T, F>
 where
     T: Send + 'static,
-    F: FnOnce(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
+    F: FnMut(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
 {
     fn is_durable(&self) -> bool {
         // A refusal has nothing to wait for.
         self.level != Level::Written && matches!(self.result, Some(Ok(_)))
     }
 
-    fn apply(&mut self, db: &Connection, now: UnixMs) -> bool {
-        let work = self.work.take().expect("a write is applied once");
-        let result = work(db, now);
-        let is_ok = result.is_ok();
+    fn apply(&mut self, db: &Connection, now: UnixMs) -> Result<(), StoreError> {
+        let result = (self.work)(db, now);
+        let applied = result.as_ref().map(drop).map_err(Clone::clone);
         self.result = Some(result);
-        is_ok
+        applied
+    }
+
+    fn fail(&mut self, failure: StoreError) {
+        self.result = Some(Err(failure));
     }
 
     fn answer(self: Box<Self>, failure: Option<StoreError>) {
@@ -79,35 +85,47 @@ where
             Some(failure) => Err(failure),
             None => self.result.unwrap_or(Err(StoreError::Stopped)),
         };
+        // First the place, so that whoever hears the answer finds it free.
+        drop(self.place);
         // Whoever asked may have left; the write stands all the same.
         let _ = self.reply.send(result);
     }
 }
 
-/// Applies all of `jobs` in one transaction. A job that fails is undone alone. When this fails, nothing was written.
-pub(super) fn commit(db: &Connection, jobs: &mut [Box<dyn Job>], now: UnixMs) -> Result<(), StoreError> {
-    let committed = try_commit(db, jobs, now);
+/// Why nothing of a group was written.
+#[derive(Debug)]
+pub(super) enum Uncommitted {
+    /// The transaction could not even begin.
+    NotBegun(StoreError),
+    /// The transaction was lost on its way, perhaps through one of the writes alone.
+    Lost(StoreError),
+}
+
+/// Applies all of `jobs` in one transaction. A job that fails is undone alone, where SQLite allows that. When this
+/// fails, nothing was written.
+pub(super) fn commit(db: &Connection, jobs: &mut [Box<dyn Job>], now: UnixMs) -> Result<(), Uncommitted> {
+    run(db, "BEGIN IMMEDIATE").map_err(Uncommitted::NotBegun)?;
+    let committed = apply_all(db, jobs, now).and_then(|()| run(db, "COMMIT"));
     if committed.is_err() && !db.is_autocommit() {
         // Cannot fail in a way that matters: a transaction that is not committed is never seen.
         let _ = db.execute_batch("ROLLBACK");
     }
-    committed
+    committed.map_err(Uncommitted::Lost)
 }
 
-fn try_commit(db: &Connection, jobs: &mut [Box<dyn Job>], now: UnixMs) -> Result<(), StoreError> {
-    run(db, "BEGIN IMMEDIATE")?;
+fn apply_all(db: &Connection, jobs: &mut [Box<dyn Job>], now: UnixMs) -> Result<(), StoreError> {
     for job in jobs {
         run(db, "SAVEPOINT job")?;
-        if !job.apply(db, now) {
-            // SQLite itself rolls the whole transaction back on some errors of the disk.
+        if let Err(failure) = job.apply(db, now) {
+            // SQLite itself rolls the whole transaction back on some errors, a full disk among them.
             if db.is_autocommit() {
-                return Err(StoreError::Failed("SQLite gave the transaction up".into()));
+                return Err(failure);
             }
             run(db, "ROLLBACK TO job")?;
         }
         run(db, "RELEASE job")?;
     }
-    run(db, "COMMIT")
+    Ok(())
 }
 
 fn run(db: &Connection, sql: &str) -> Result<(), StoreError> {

@@ -41,7 +41,7 @@ mod writer;
 pub use cursor::{BadCursor, Cursor};
 pub use error::StoreError;
 pub use handle::Store;
-pub use options::{Clock, Durability, StoreOptions};
+pub use options::{Clock, StoreOptions};
 pub use watch::{Health, Recovered, Stats};
 
 use serde::{Deserialize, Serialize};
@@ -299,9 +299,9 @@ pub struct StoredRequest {
     pub id: RequestId,
     /// Digest of its body.
     pub body_digest: [u8; 32],
-    /// Its thread, user message and answer.
+    /// Its thread.
     pub thread: Option<ThreadId>,
-    /// The user message of its turn.
+    /// The user message of its turn, new or, for an answer generated anew, old.
     pub user_message: Option<MessageId>,
     /// The answer of its turn.
     pub answer: Option<MessageId>,

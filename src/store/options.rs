@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::UnixMs;
+use crate::config::{self, Durability};
 
 /// What the store is told when it opens.
 #[derive(Debug, Clone)]
@@ -24,32 +25,33 @@ pub struct StoreOptions {
     pub reads_max: usize,
     /// How long a connection waits for another one's lock.
     pub busy_timeout_ms: u64,
+    /// How long an idempotency key is remembered.
+    pub idempotency_ms: u64,
     /// Tells the time for the stamps in rows.
     pub clock: Clock,
 }
 
-impl Default for StoreOptions {
-    fn default() -> Self {
+impl StoreOptions {
+    /// What the configuration says; the rest as in a usual store.
+    pub fn new(config: &config::Store) -> Self {
         Self {
-            path: PathBuf::from("weir.db"),
-            durability: Durability::Full,
-            queue_max: 4096,
+            path: config.path.clone(),
+            durability: config.durability,
+            queue_max: config.queue_max,
             group_max: 256,
-            readers: 2,
+            readers: config.readers,
             reads_max: 4096,
             busy_timeout_ms: 5000,
+            idempotency_ms: config.idempotency_ms,
             clock: Clock::default(),
         }
     }
 }
 
-/// What a durable acknowledgement waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// The disk: what was acknowledged survives the end of the machine.
-    Full,
-    /// The operating system: what was acknowledged survives the end of the process only.
-    Normal,
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self::new(&config::Store::default())
+    }
 }
 
 /// Tells the wall-clock time. A simulation brings its own.

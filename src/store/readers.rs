@@ -33,7 +33,10 @@ where
 fn look<T>(db: &Connection, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
     db.prepare_cached("BEGIN")?.execute([])?;
     let result = work(db);
-    db.prepare_cached("COMMIT")?.execute([])?;
+    // SQLite itself ends the transaction on some errors of the disk.
+    if !db.is_autocommit() {
+        db.prepare_cached("COMMIT")?.execute([])?;
+    }
     result
 }
 

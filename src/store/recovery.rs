@@ -2,11 +2,12 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Recovered, StoreError, UnixMs, rows};
+use super::{Recovered, StoreError, UnixMs, rows, threads};
 use crate::failure::{Code, Failure};
 
 /// Ends everything that claims to run. Only right after opening, when nothing can.
 pub(super) fn run(db: &Connection, now: UnixMs) -> Result<Recovered, StoreError> {
+    show_in_threads(db)?;
     let messages = db.execute(
         "UPDATE messages SET status = 'interrupted', finish_reason = 'error' WHERE status = 'streaming'",
         [],
@@ -20,4 +21,18 @@ pub(super) fn run(db: &Connection, now: UnixMs) -> Result<Recovered, StoreError>
         params![now, rows::to_json(&failure.body(None))],
     )?;
     Ok(Recovered { messages: messages as u64, requests: requests as u64 })
+}
+
+/// What the answers have said so far is the last message of their threads, as if they had been settled.
+fn show_in_threads(db: &Connection) -> Result<(), StoreError> {
+    let mut running = db.prepare("SELECT thread_id, content FROM messages WHERE status = 'streaming'")?;
+    let mut update = db.prepare("UPDATE threads SET last_message_preview = ?2 WHERE id = ?1")?;
+    let mut rows = running.query([])?;
+    while let Some(row) = rows.next()? {
+        let (thread, text): (String, String) = (row.get(0)?, row.get(1)?);
+        if let Some(preview) = threads::preview(&text) {
+            update.execute([thread, preview])?;
+        }
+    }
+    Ok(())
 }

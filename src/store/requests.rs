@@ -6,30 +6,45 @@ use super::error::is_conflict;
 use super::rows::{self, call_role_word, finish_reason_word, request_columns, to_json};
 use super::{EndedRequest, NewRequest, OrgId, RequestId, StoreError, StoredRequest, UnixMs, threads};
 
-const HOUR_MS: i64 = 60 * 60 * 1000;
-/// How long an idempotency key is remembered.
-const KEY_AGE_MAX_MS: i64 = 24 * HOUR_MS;
-/// How long a request without a thread is remembered. One with a thread lives as long as the thread.
-const STATELESS_AGE_MAX_MS: i64 = 7 * 24 * HOUR_MS;
+/// How long a request without a thread is remembered, unless its key is for longer. One with a thread lives as long as
+/// the thread.
+const STATELESS_AGE_MAX_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 /// The most rows of each kind that one purge touches.
-const PURGE_ROWS_MAX: i64 = 256;
+pub(super) const PURGE_ROWS_MAX: usize = 256;
+
+/// How long idempotency keys are remembered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyAge {
+    max_ms: i64,
+}
+
+impl KeyAge {
+    pub(super) fn new(max_ms: u64) -> Self {
+        Self { max_ms: i64::try_from(max_ms).unwrap_or(i64::MAX) }
+    }
+
+    /// The oldest moment whose keys are still remembered at `now`.
+    fn since(self, now: UnixMs) -> UnixMs {
+        now.saturating_sub(self.max_ms)
+    }
+}
 
 /// Adds a request that joins a turn, or has none.
-pub(super) fn add(db: &Connection, new: &NewRequest, now: UnixMs) -> Result<(), StoreError> {
+pub(super) fn add(db: &Connection, new: &NewRequest, keys: KeyAge, now: UnixMs) -> Result<(), StoreError> {
     if let Some((thread, _, _)) = &new.turn {
         threads::check_exists(db, new.id.org(), thread)?;
     }
-    insert(db, new, now)
+    insert(db, new, keys, now)
 }
 
-pub(super) fn insert(db: &Connection, new: &NewRequest, now: UnixMs) -> Result<(), StoreError> {
+pub(super) fn insert(db: &Connection, new: &NewRequest, keys: KeyAge, now: UnixMs) -> Result<(), StoreError> {
     if let Some(key) = &new.idempotency_key {
         // The purge comes when it comes; a key must not live longer than promised because of that.
         let mut forget = db.prepare_cached(
             "UPDATE requests SET idempotency_key = NULL
              WHERE org_id = ?1 AND idempotency_key = ?2 AND created_at < ?3",
         )?;
-        forget.execute(params![new.id.org().as_str(), key, now.saturating_sub(KEY_AGE_MAX_MS)])?;
+        forget.execute(params![new.id.org().as_str(), key, keys.since(now)])?;
     }
     let mut insert = db.prepare_cached(
         "INSERT INTO requests
@@ -93,6 +108,7 @@ pub(super) fn find_by_key(
     db: &Connection,
     org: &OrgId,
     key: &str,
+    keys: KeyAge,
     now: UnixMs,
 ) -> Result<Option<StoredRequest>, StoreError> {
     let mut select = db.prepare_cached(concat!(
@@ -100,25 +116,26 @@ pub(super) fn find_by_key(
         request_columns!(),
         " FROM requests WHERE org_id = ?1 AND idempotency_key = ?2 AND created_at >= ?3"
     ))?;
-    let since = now.saturating_sub(KEY_AGE_MAX_MS);
     let read = |row: &Row<'_>| rows::request(row, org);
-    Ok(select.query_row(params![org.as_str(), key, since], read).optional()?)
+    Ok(select.query_row(params![org.as_str(), key, keys.since(now)], read).optional()?)
 }
 
-/// Forgets what is older than promised, a bounded number of rows at a time.
-pub(super) fn purge(db: &Connection, now: UnixMs) -> Result<(), StoreError> {
+/// Forgets what is older than promised, a bounded number of rows at a time. True when there may be more.
+pub(super) fn purge(db: &Connection, keys: KeyAge, now: UnixMs) -> Result<bool, StoreError> {
+    let rows_max = PURGE_ROWS_MAX as i64;
     let mut forget_keys = db.prepare_cached(
         "UPDATE requests SET idempotency_key = NULL WHERE rowid IN
          (SELECT rowid FROM requests WHERE idempotency_key IS NOT NULL AND created_at < ?1 LIMIT ?2)",
     )?;
-    forget_keys.execute(params![now.saturating_sub(KEY_AGE_MAX_MS), PURGE_ROWS_MAX])?;
+    let forgotten = forget_keys.execute(params![keys.since(now), rows_max])?;
     let mut forget_stateless = db.prepare_cached(
         "DELETE FROM requests WHERE rowid IN
          (SELECT rowid FROM requests
           WHERE thread_id IS NULL AND status <> 'streaming' AND created_at < ?1 LIMIT ?2)",
     )?;
-    forget_stateless.execute(params![now.saturating_sub(STATELESS_AGE_MAX_MS), PURGE_ROWS_MAX])?;
-    Ok(())
+    let since = now.saturating_sub(STATELESS_AGE_MAX_MS).min(keys.since(now));
+    let deleted = forget_stateless.execute(params![since, rows_max])?;
+    Ok(forgotten.max(deleted) >= PURGE_ROWS_MAX)
 }
 
 /// Which promise an insert would have broken.

@@ -17,6 +17,9 @@ const APPLICATION_ID: i32 = 0x7765_6972;
 /// Older versions can corrupt a database when two connections write and checkpoint.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
+/// How long the connection that moves the log waits for readers, while it holds up the writer.
+const LOG_BUSY_TIMEOUT: Duration = Duration::from_millis(50);
+
 /// Up to this size the whole database is checked when it is opened.
 const CHECK_BYTES_MAX: i64 = 64 * 1024 * 1024;
 
@@ -61,15 +64,15 @@ pub(super) fn open_reader(options: &StoreOptions) -> Result<Connection, StoreErr
 pub(super) fn open_for_log(options: &StoreOptions) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = open(&options.path, flags, options)?;
+    // Somebody who reads for long (a backup, say) must not make it hold up the writer for long.
+    db.busy_timeout(LOG_BUSY_TIMEOUT)?;
     // NORMAL syncs the log and the database in a checkpoint; OFF would not.
     db.pragma_update(None, "synchronous", "NORMAL")?;
     Ok(db)
 }
 
 fn open(path: &Path, flags: OpenFlags, options: &StoreOptions) -> Result<Connection, StoreError> {
-    // An absolute path is never taken for a URI.
-    let absolute = std::path::absolute(path).map_err(|error| refuse(path, &error.to_string()))?;
-    let db = Connection::open_with_flags(absolute, flags).map_err(|error| refuse(path, &error.to_string()))?;
+    let db = Connection::open_with_flags(path, flags).map_err(|error| refuse(path, &error.to_string()))?;
     db.busy_timeout(Duration::from_millis(options.busy_timeout_ms))?;
     db.set_prepared_statement_cache_capacity(64);
     db.pragma_update(None, "mmap_size", 0)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
+use std::{fmt, io};
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -14,7 +15,7 @@ use super::jobs::{Level, Write};
 use super::readers::{self, Question, Questions};
 use super::sync::{self, OpenSync, Waiting};
 use super::watch::Watch;
-use super::writer::{self, Closing, Companions, Order, Writer};
+use super::writer::{self, Companions, Order, Writer};
 use super::{Recovered, StoreError, StoreOptions, UnixMs, schema, wal};
 
 /// The way to the threads. They end when this is dropped, after what is queued.
@@ -28,6 +29,8 @@ pub(super) struct Service {
     /// Gone once the store is closed.
     questions: Mutex<Option<mpsc::Sender<Question>>>,
     readers: Mutex<Vec<JoinHandle<()>>>,
+    /// Its other end is dropped when nothing of the store is left.
+    ended: tokio::sync::watch::Receiver<()>,
 }
 
 impl Service {
@@ -35,15 +38,16 @@ impl Service {
     pub(super) fn start(
         options: &StoreOptions,
         watch: &Arc<Watch>,
-        open_sync: OpenSync,
+        open_sync: impl OpenSync,
     ) -> Result<(Self, Recovered), StoreError> {
+        let options = &StoreOptions { path: resolve(&options.path)?, ..options.clone() };
         let lock = lock(&options.path)?;
         let (writer, recovered) = Writer::open(options, Arc::clone(watch))?;
         if recovered != Recovered::default() {
             let Recovered { messages, requests } = recovered;
             log::warn!("the last process left {messages} answers and {requests} requests running: interrupted now");
         }
-        let sync = open_sync(&writer.log_path()).map_err(|error| failed(&error))?;
+        let sync = open_sync(&wal::path(&options.path)).map_err(|error| failed(&error))?;
         let log_db = schema::open_for_log(options)?;
         let reader_dbs: Vec<_> =
             (0..options.readers.max(1)).map(|_| schema::open_reader(options)).collect::<Result<_, _>>()?;
@@ -60,6 +64,7 @@ impl Service {
         })?;
         let (questions, receiver) = mpsc::channel(options.reads_max.max(1));
         let readers = spawn_readers(reader_dbs, &Arc::new(Mutex::new(receiver)))?;
+        let (end, ended) = tokio::sync::watch::channel(());
         let companions = Companions {
             durability: options.durability,
             group_max: options.group_max.max(1),
@@ -67,6 +72,7 @@ impl Service {
             log_bell,
             threads: vec![sync_thread, log_thread],
             lock,
+            ended: end,
         };
         let (orders, receiver) = mpsc::unbounded_channel();
         spawn("weir-store-write", move || writer::run(writer, receiver, companions))?;
@@ -77,6 +83,7 @@ impl Service {
             places_max,
             questions: Mutex::new(Some(questions)),
             readers: Mutex::new(readers),
+            ended,
         };
         Ok((service, recovered))
     }
@@ -89,7 +96,7 @@ impl Service {
     ) -> Result<oneshot::Receiver<Result<T, StoreError>>, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&Connection, UnixMs) -> Result<T, StoreError> + Send + 'static,
     {
         let places = Arc::clone(&self.places);
         let place = match level {
@@ -104,7 +111,7 @@ impl Service {
     /// Queues a write that nobody waits for.
     pub(super) fn write_if_room<F>(&self, work: F) -> Result<(), StoreError>
     where
-        F: FnOnce(&Connection, UnixMs) -> Result<(), StoreError> + Send + 'static,
+        F: FnMut(&Connection, UnixMs) -> Result<(), StoreError> + Send + 'static,
     {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|error| refusal(&error))?;
         let (job, _) = Write::queued(Level::Written, Some(place), work);
@@ -126,21 +133,23 @@ impl Service {
         self.places_max.saturating_sub(self.places.available_permits()) as u64
     }
 
-    /// Whether the writer's thread is gone.
+    /// Whether the writer's thread is gone, or all of the readers'.
     pub(super) fn has_ended(&self) -> bool {
-        self.orders.is_closed()
+        self.orders.is_closed() || self.questions.lock().as_ref().is_none_or(mpsc::Sender::is_closed)
     }
 
-    /// Ends everything, after what is queued.
+    /// Ends everything, after what is queued. Whoever calls waits for the end, also when somebody else called first.
     pub(super) async fn close(&self) {
         self.places.close();
         drop(self.questions.lock().take());
-        let readers = std::mem::take(&mut *self.readers.lock());
-        let (done, ended) = oneshot::channel();
-        if self.orders.send(Order::Close(Closing { readers, done })).is_ok() {
-            // An error means that another caller's close was first.
-            let _ = ended.await;
+        {
+            // Under one lock, so that the first order to close is the one that brings the readers.
+            let mut readers = self.readers.lock();
+            // An error means that the writer's thread is gone already.
+            let _ = self.orders.send(Order::Close(std::mem::take(&mut *readers)));
         }
+        let mut ended = self.ended.clone();
+        while ended.changed().await.is_ok() {}
     }
 }
 
@@ -166,20 +175,33 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 /// Makes this the only process that uses the database: another one's start would interrupt our running answers. The
 /// lock is on a file of its own (see `sync.rs` about handles of the database) and ends with the process.
 fn lock(database: &Path) -> Result<File, StoreError> {
+    let failed = |why: &dyn fmt::Display| StoreError::Failed(format!("the database {} {why}", database.display()));
     let mut path = database.as_os_str().to_owned();
     path.push("-lock");
-    let path = PathBuf::from(path);
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| StoreError::Failed(format!("cannot open {}: {error}", path.display())))?;
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.map_err(|error| failed(&format_args!("cannot get its lock file: {error}")))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(StoreError::Failed(format!("the database {} is in use by another process", database.display())))
-        }
-        Err(TryLockError::Error(error)) => Err(failed(&error)),
+        Err(TryLockError::WouldBlock) => Err(failed(&"is in use by another process")),
+        Err(TryLockError::Error(error)) => Err(failed(&format_args!("cannot be locked: {error}"))),
     }
 }
 
-fn failed(error: &std::io::Error) -> StoreError {
+/// The database's one true path, absolute and without symbolic links: whichever name the database is known by, there
+/// is one lock and one log. The file is made when it does not exist; nobody can have it open then.
+fn resolve(database: &Path) -> Result<PathBuf, StoreError> {
+    let make = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            File::options().create(true).append(true).open(database)?;
+            std::fs::canonicalize(database)
+        }
+        _ => Err(error),
+    };
+    std::fs::canonicalize(database).or_else(make).map_err(|error| {
+        StoreError::Failed(format!("the database {} can neither be opened nor made: {error}", database.display()))
+    })
+}
+
+fn failed(error: &io::Error) -> StoreError {
     StoreError::Failed(error.to_string())
 }

@@ -36,7 +36,9 @@ use super::watch::Watch;
 pub(super) type SyncFn = Box<dyn FnMut() -> io::Result<()> + Send>;
 
 /// Makes a [`SyncFn`] for a `-wal` file.
-pub(super) type OpenSync = fn(&Path) -> io::Result<SyncFn>;
+pub(super) trait OpenSync: FnOnce(&Path) -> io::Result<SyncFn> {}
+
+impl<F: FnOnce(&Path) -> io::Result<SyncFn>> OpenSync for F {}
 
 /// The sync of the real `-wal` file.
 pub(super) fn of_file(wal: &Path) -> io::Result<SyncFn> {

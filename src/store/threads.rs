@@ -10,7 +10,7 @@ const PREVIEW_CHARS_MAX: usize = 120;
 /// The longest title that is taken from a message, in characters.
 const TITLE_CHARS_MAX: usize = 60;
 
-pub(super) fn create(db: &Connection, id: &ThreadId, new: NewThread, now: UnixMs) -> Result<Thread, StoreError> {
+pub(super) fn create(db: &Connection, id: &ThreadId, new: &NewThread, now: UnixMs) -> Result<Thread, StoreError> {
     let mut insert = db.prepare_cached(
         "INSERT INTO threads (id, org_id, title, description, user_id, created_at, updated_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
@@ -18,10 +18,10 @@ pub(super) fn create(db: &Connection, id: &ThreadId, new: NewThread, now: UnixMs
     insert.execute(params![id.as_str(), new.org.as_str(), new.title, new.description, new.user_id, now])?;
     Ok(Thread {
         id: id.clone(),
-        org_id: new.org,
-        title: new.title,
-        description: new.description,
-        user_id: new.user_id,
+        org_id: new.org.clone(),
+        title: new.title.clone(),
+        description: new.description.clone(),
+        user_id: new.user_id.clone(),
         last_message_preview: None,
         last_provider: None,
         last_model: None,

@@ -1,7 +1,8 @@
 //! The SQL of turns: opened once, checkpointed while they run, settled exactly once.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::requests::KeyAge;
 use super::rows::{self, content_columns, finish_reason_word, list_to_json, object_to_json, to_json};
 use super::{
     Checkpoint, NewRequest, NewUserMessage, OpenTurn, OrgId, Settle, Settled, StoreError, StreamId, ThreadId, UnixMs,
@@ -10,17 +11,16 @@ use super::{
 use crate::chat::MessageId;
 
 /// The first write of a turn.
-pub(super) fn open(db: &Connection, turn: OpenTurn, now: UnixMs) -> Result<(), StoreError> {
+pub(super) fn open(db: &Connection, turn: &OpenTurn, keys: KeyAge, now: UnixMs) -> Result<(), StoreError> {
     let place = place_in_thread(db, turn.request.id.org(), &turn.thread)?;
     if place.next_sequence != turn.expected_sequence {
         return Err(StoreError::SequenceMoved);
     }
-    let user_id = turn.user.as_ref().map(|user| user.id.clone());
     let asked_by = match &turn.user {
         Some(user) => {
             insert_user(db, &turn.thread, &place, user, now)?;
             touch_for_user(db, &turn.thread, user)?;
-            Some(user.id.as_str().to_owned())
+            Some(user.id.clone())
         }
         None => last_user_id(db, &turn.thread)?,
     };
@@ -36,7 +36,7 @@ pub(super) fn open(db: &Connection, turn: OpenTurn, now: UnixMs) -> Result<(), S
         answer,
         thread,
         sequence,
-        asked_by,
+        asked_by.as_ref().map(MessageId::as_str),
         turn.provider,
         turn.model,
         now,
@@ -45,8 +45,9 @@ pub(super) fn open(db: &Connection, turn: OpenTurn, now: UnixMs) -> Result<(), S
     let mut update =
         db.prepare_cached("UPDATE threads SET updated_at = ?2, last_provider = ?3, last_model = ?4 WHERE id = ?1")?;
     update.execute(params![thread, now, turn.provider, turn.model])?;
-    let request = NewRequest { turn: Some((turn.thread, user_id, turn.answer)), ..turn.request };
-    requests::insert(db, &request, now)
+    let ids = (turn.thread.clone(), asked_by, turn.answer.clone());
+    let request = NewRequest { turn: Some(ids), ..turn.request.clone() };
+    requests::insert(db, &request, keys, now)
 }
 
 /// The text of a running answer so far. Nothing happens when the answer does not run any more.
@@ -110,11 +111,12 @@ fn insert_user(
     Ok(())
 }
 
-fn last_user_id(db: &Connection, thread: &ThreadId) -> Result<Option<String>, StoreError> {
+fn last_user_id(db: &Connection, thread: &ThreadId) -> Result<Option<MessageId>, StoreError> {
     let mut select = db.prepare_cached(
         "SELECT id FROM messages WHERE thread_id = ?1 AND role = 'user' ORDER BY sequence DESC LIMIT 1",
     )?;
-    Ok(select.query_row([thread.as_str()], |row| row.get(0)).optional()?)
+    let read = |row: &Row<'_>| row.get::<_, String>(0).map(MessageId::new);
+    Ok(select.query_row([thread.as_str()], read).optional()?)
 }
 
 fn touch_for_user(db: &Connection, thread: &ThreadId, user: &NewUserMessage) -> Result<(), StoreError> {

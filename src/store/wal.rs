@@ -2,8 +2,9 @@
 //!
 //! A passive checkpoint lets the writer go on, and so never sees the end of the log while writes keep coming: the
 //! log grows. When it has grown too far, the last stretch is done with the writer held up (`RESTART`), which is
-//! short, because the passive ones have done the rest.
+//! short, because the passive ones have done the rest, and because it gives up soon when somebody reads for long.
 
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 
 use rusqlite::{Connection, ErrorCode};
@@ -14,6 +15,13 @@ use super::watch::Watch;
 const WORTH_PAGES: i64 = 2_000;
 /// The most pages that the log may have before the writer is held up.
 const LOG_PAGES_MAX: i64 = 32_000;
+
+/// Where SQLite keeps the log of a database.
+pub(super) fn path(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    path.into()
+}
 
 /// The body of the thread: looks at the log whenever `bell` rings, until the other end is dropped.
 pub(super) fn run(db: &Connection, bell: &Receiver<()>, watch: &Watch) {
@@ -48,7 +56,7 @@ pub(super) fn finish(db: &Connection) -> rusqlite::Result<()> {
 
 /// A checkpoint that fails for want of space or of a lock is tried again later. Any other failure may mean that the
 /// database lacks pages that SQLite believes to be there: the log must not begin anew.
-fn note(error: &rusqlite::Error, watch: &Watch) {
+pub(super) fn note(error: &rusqlite::Error, watch: &Watch) {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull) => {
             log::warn!("the log could not be moved into the database yet: {error}");

@@ -47,7 +47,7 @@ pub enum Health {
     Ok,
     /// The disk did not keep what it was given, for the reason in the text. Only a restart helps.
     Failed(String),
-    /// It has been closed, or its thread has died.
+    /// It has been closed, or its threads have died.
     Stopped,
 }
 

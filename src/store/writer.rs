@@ -1,7 +1,7 @@
 //! Writer: the one connection that writes, and the thread that drains the queue of writes into it, in groups.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::SyncSender;
@@ -9,12 +9,14 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::jobs::{self, Job};
+use super::jobs::{self, Job, Uncommitted};
+use super::requests::KeyAge;
 use super::sync::Waiting;
 use super::watch::Watch;
-use super::{Clock, Durability, Recovered, StoreError, StoreOptions, UnixMs, recovery, requests, schema, wal};
+use super::{Clock, Recovered, StoreError, StoreOptions, UnixMs, recovery, requests, schema, wal};
+use crate::config::Durability;
 
 /// How often old rows are looked for.
 const PURGE_EVERY_MS: UnixMs = 60_000;
@@ -25,22 +27,15 @@ const GROUPS_PER_TIDY: u64 = 32;
 pub(super) enum Order {
     /// Carry this out.
     Write(Box<dyn Job>),
-    /// Carry out what came before, close everything, say so.
-    Close(Closing),
-}
-
-/// The end of the store.
-pub(super) struct Closing {
-    /// The threads whose connections must be closed before the writer's.
-    pub(super) readers: Vec<JoinHandle<()>>,
-    /// Told when nothing of the store is left.
-    pub(super) done: oneshot::Sender<()>,
+    /// Carry out what came before, then close everything: these threads' connections before the writer's.
+    Close(Vec<JoinHandle<()>>),
 }
 
 /// The connection that writes.
 pub(super) struct Writer {
     db: Connection,
     clock: Clock,
+    keys: KeyAge,
     watch: Arc<Watch>,
     purged_at: UnixMs,
     rows_before: u64,
@@ -53,7 +48,7 @@ impl Writer {
         let db = schema::open_writer(options)?;
         let (writer, recovered) = Self::start(db, options, watch)?;
         writer.db.pragma_update(None, "synchronous", "NORMAL")?;
-        sync_directory(&writer.log_path()).map_err(|error| StoreError::Failed(error.to_string()))?;
+        sync_directory(&options.path).map_err(|error| StoreError::Failed(error.to_string()))?;
         Ok((writer, recovered))
     }
 
@@ -71,7 +66,8 @@ impl Writer {
         let recovered = recovery::run(&first, now)?;
         first.commit()?;
         let rows_before = db.total_changes();
-        Ok((Self { db, clock, watch, purged_at: UnixMs::MIN, rows_before }, recovered))
+        let keys = KeyAge::new(options.idempotency_ms);
+        Ok((Self { db, clock, keys, watch, purged_at: UnixMs::MIN, rows_before }, recovered))
     }
 
     /// The connection, for reads of a store without threads.
@@ -79,30 +75,45 @@ impl Writer {
         &self.db
     }
 
-    /// Where SQLite keeps the log.
-    pub(super) fn log_path(&self) -> PathBuf {
-        PathBuf::from(format!("{}-wal", self.db.path().unwrap_or_default()))
+    /// Commits a group. When it is lost, commits its writes one by one, so that each fails for its own reasons only.
+    pub(super) fn commit(&mut self, group: &mut [Box<dyn Job>]) {
+        let failure = match self.try_commit(group) {
+            Ok(()) => return,
+            Err(Uncommitted::Lost(_)) if group.len() > 1 => self.commit_each(group),
+            Err(Uncommitted::Lost(failure) | Uncommitted::NotBegun(failure)) => Some(fail(group, failure)),
+        };
+        if let Some(failure) = failure {
+            log::error!("writes of a group of {} failed: {failure}", group.len());
+        }
     }
 
-    /// Commits a group; says why when all of it failed.
-    pub(super) fn commit(&mut self, group: &mut [Box<dyn Job>]) -> Option<StoreError> {
-        let now = self.clock.now();
-        let failure = jobs::commit(&self.db, group, now).err();
-        let rows = self.db.total_changes();
-        match &failure {
-            None => {
-                self.watch.groups.fetch_add(1, Relaxed);
-                self.watch.last_group_len.store(group.len() as u64, Relaxed);
-                self.watch.jobs.fetch_add(group.len() as u64, Relaxed);
-                self.watch.rows_written.fetch_add(rows - self.rows_before, Relaxed);
-            }
-            Some(error) => {
-                self.watch.groups_failed.fetch_add(1, Relaxed);
-                log::error!("a group of {} writes failed: {error}", group.len());
+    /// A transaction for each; the last failure.
+    fn commit_each(&mut self, group: &mut [Box<dyn Job>]) -> Option<StoreError> {
+        let mut last = None;
+        for at in 0..group.len() {
+            match self.try_commit(&mut group[at..=at]) {
+                Ok(()) => {}
+                Err(Uncommitted::Lost(failure)) => last = Some(fail(&mut group[at..=at], failure)),
+                // Whoever holds the lock is not waited for again and again.
+                Err(Uncommitted::NotBegun(failure)) => return Some(fail(&mut group[at..], failure)),
             }
         }
+        last
+    }
+
+    fn try_commit(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), Uncommitted> {
+        let committed = jobs::commit(&self.db, group, self.clock.now());
+        let rows = self.db.total_changes();
+        if committed.is_ok() {
+            self.watch.groups.fetch_add(1, Relaxed);
+            self.watch.last_group_len.store(group.len() as u64, Relaxed);
+            self.watch.jobs.fetch_add(group.len() as u64, Relaxed);
+            self.watch.rows_written.fetch_add(rows - self.rows_before, Relaxed);
+        } else {
+            self.watch.groups_failed.fetch_add(1, Relaxed);
+        }
         self.rows_before = rows;
-        failure
+        committed
     }
 
     /// Forgets what is old, now and then.
@@ -112,11 +123,21 @@ impl Writer {
         if (self.purged_at..self.purged_at.saturating_add(PURGE_EVERY_MS)).contains(&now) {
             return;
         }
-        self.purged_at = now;
-        if let Err(error) = requests::purge(&self.db, now) {
-            log::warn!("old requests could not be purged: {error}");
+        match requests::purge(&self.db, self.keys, now) {
+            // The rest is for the next call, so that old rows never come faster than they go.
+            Ok(true) => {}
+            Ok(false) => self.purged_at = now,
+            Err(error) => {
+                self.purged_at = now;
+                log::warn!("old requests could not be purged: {error}");
+            }
         }
     }
+}
+
+fn fail(jobs: &mut [Box<dyn Job>], failure: StoreError) -> StoreError {
+    jobs.iter_mut().for_each(|job| job.fail(failure.clone()));
+    failure
 }
 
 /// What the thread works with beside its queue.
@@ -129,24 +150,31 @@ pub(super) struct Companions {
     pub(super) threads: Vec<JoinHandle<()>>,
     /// Keeps other processes away from the database until it is closed.
     pub(super) lock: File,
+    /// Dropped when nothing of the store is left.
+    pub(super) ended: tokio::sync::watch::Sender<()>,
 }
 
 /// The body of the thread.
 pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>, mut companions: Companions) {
     let mut received = Vec::new();
-    let mut closing = None;
+    let mut readers = Vec::new();
+    let mut is_closing = false;
     let mut groups: u64 = 0;
-    while closing.is_none() && orders.blocking_recv_many(&mut received, companions.group_max) > 0 {
+    while !is_closing && orders.blocking_recv_many(&mut received, companions.group_max) > 0 {
         let mut group = Vec::with_capacity(received.len());
         for order in received.drain(..) {
             match order {
                 Order::Write(job) => group.push(job),
-                Order::Close(order) => closing = Some(order),
+                Order::Close(threads) => {
+                    is_closing = true;
+                    // Only the first of several closes brings them.
+                    readers.extend(threads);
+                }
             }
         }
         if !group.is_empty() {
-            let failure = writer.commit(&mut group);
-            answer(group, failure.as_ref(), &companions, &writer.watch);
+            writer.commit(&mut group);
+            answer(group, &companions, &writer.watch);
             writer.purge();
             groups += 1;
         }
@@ -160,27 +188,24 @@ pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>
     drop(orders);
     companions.waiting.close();
     drop(companions.log_bell);
-    let (readers, done) = closing.map(|order| (order.readers, order.done)).unzip();
-    for thread in companions.threads.drain(..).chain(readers.into_iter().flatten()) {
+    for thread in companions.threads.drain(..).chain(readers) {
         let _ = thread.join();
     }
     close(writer);
     drop(companions.lock);
-    if let Some(done) = done {
-        let _ = done.send(());
-    }
+    drop(companions.ended);
 }
 
 /// Answers what is written, and hands over what waits for the disk.
-fn answer(group: Vec<Box<dyn Job>>, failure: Option<&StoreError>, companions: &Companions, watch: &Watch) {
-    let for_disk = companions.durability == Durability::Full && failure.is_none();
+fn answer(group: Vec<Box<dyn Job>>, companions: &Companions, watch: &Watch) {
+    let for_disk = companions.durability == Durability::Full;
     let (durable, written): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| for_disk && job.is_durable());
     if !durable.is_empty() {
         watch.sync_waiting.fetch_add(durable.len() as u64, Relaxed);
         companions.waiting.push(durable.into_iter());
     }
     for job in written {
-        job.answer(failure.cloned());
+        job.answer(None);
     }
 }
 
@@ -200,9 +225,9 @@ fn close(writer: Writer) {
 }
 
 /// Makes the directory entries of the database and its log durable.
-fn sync_directory(log: &Path) -> std::io::Result<()> {
+fn sync_directory(database: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
-    if let Some(directory) = log.parent() {
+    if let Some(directory) = database.parent() {
         File::open(directory)?.sync_all()?;
     }
     Ok(())

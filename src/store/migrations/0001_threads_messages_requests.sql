@@ -17,28 +17,29 @@ CREATE TABLE threads (
 CREATE INDEX threads_by_update ON threads (org_id, updated_at, id);
 
 -- A message's text stands in `content`, without images; `parts` holds the whole as JSON when there is more than text.
--- `stream_id` and `fence` name the generation that may write the message while it is `streaming`.
+-- `stream_id` and `fence` name the generation that may write the message while it is `streaming`. What may be long
+-- stands last, so that SQLite need not walk through it to get at the rest.
 CREATE TABLE messages (
     id            TEXT    NOT NULL PRIMARY KEY,
     thread_id     TEXT    NOT NULL REFERENCES threads (id) ON DELETE CASCADE,
     sequence      INTEGER NOT NULL CHECK (sequence >= 0),
     parent_id     TEXT,
     role          TEXT    NOT NULL CHECK (role IN ('system', 'user', 'assistant', 'tool')),
-    content       TEXT    NOT NULL,
-    parts         TEXT,
     status        TEXT    NOT NULL CHECK (status IN ('streaming', 'complete', 'cancelled', 'interrupted', 'error')),
     provider      TEXT,
     model         TEXT,
     created_at    INTEGER NOT NULL,
     finish_reason TEXT,
+    stream_id     TEXT,
+    fence         INTEGER NOT NULL DEFAULT 1,
     usage         TEXT,
-    citations     TEXT,
+    content       TEXT    NOT NULL,
+    parts         TEXT,
     reasoning     TEXT,
+    citations     TEXT,
     tool_calls    TEXT,
     meta          TEXT,
     opaque        TEXT,
-    stream_id     TEXT,
-    fence         INTEGER NOT NULL DEFAULT 1,
     UNIQUE (thread_id, sequence)
 ) STRICT;
 
