@@ -7,7 +7,7 @@
 
 mod connect;
 mod connections;
-pub mod http1;
+mod http1;
 mod settings;
 #[cfg(test)]
 mod tests;
