@@ -69,16 +69,6 @@ impl Gateway {
         self.app.address
     }
 
-    /// Ends it as a signal does.
-    pub(crate) async fn stop(self) {
-        self.app.stop(std::future::ready(())).await;
-    }
-
-    /// Ends it and gives running answers time to finish.
-    pub(crate) async fn drain(self) {
-        self.app.stop(std::future::pending()).await;
-    }
-
     /// A new thread's id.
     pub(crate) async fn thread(&self) -> String {
         let made = self.client.post("/api/threads", &json!({})).await.unwrap();
