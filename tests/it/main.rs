@@ -23,6 +23,8 @@ mod process;
 #[cfg(test)]
 mod resume;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod sockets;
 #[cfg(test)]
 mod support;
