@@ -3,21 +3,18 @@
 use std::sync::Arc;
 
 use super::Adapter;
+use super::gemini::Gemini;
 use super::openai_chat::OpenaiChat;
 use crate::config::Dialect;
 
 /// The adapter of a dialect; `None` when this build does not speak it.
 pub fn adapter(dialect: Dialect) -> Option<Arc<dyn Adapter>> {
-    let adapter = match dialect {
+    Some(match dialect {
         // The demo writes what OpenAI would.
-        Dialect::OpenaiChat | Dialect::Demo => OpenaiChat::OPENAI,
-        Dialect::Openrouter => OpenaiChat::OPENROUTER,
-        Dialect::PerplexitySonar => OpenaiChat::SONAR,
-        Dialect::OpenaiResponses
-        | Dialect::PerplexityAgent
-        | Dialect::Gemini
-        | Dialect::Anthropic
-        | Dialect::Ollama => return None,
-    };
-    Some(Arc::new(adapter))
+        Dialect::OpenaiChat | Dialect::Demo => Arc::new(OpenaiChat::OPENAI),
+        Dialect::Openrouter => Arc::new(OpenaiChat::OPENROUTER),
+        Dialect::PerplexitySonar => Arc::new(OpenaiChat::SONAR),
+        Dialect::Gemini => Arc::new(Gemini),
+        Dialect::OpenaiResponses | Dialect::PerplexityAgent | Dialect::Anthropic | Dialect::Ollama => return None,
+    })
 }

@@ -7,7 +7,6 @@
 mod decode;
 mod encode;
 mod errors;
-mod extras;
 mod signatures;
 #[cfg(test)]
 mod tests;
