@@ -141,6 +141,22 @@ async fn the_next_message_goes_upstream_with_the_history() {
 }
 
 #[actix_web::test]
+async fn calls_of_tools_that_nobody_answered_stay_out_of_the_history() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let mut body = message("what time is it?", "tool_call");
+    body["tools"] = json!([{ "type": "function", "function": { "name": "now", "parameters": {} } }]);
+    let called = gateway.send(&thread, &body).await.json();
+    assert!(called["assistant_message"]["tool_calls"][0]["name"].is_string());
+
+    gateway.send(&thread, &message("never mind", "mock")).await;
+
+    let sent = gateway.mock.last_call().unwrap().json();
+    let said: Vec<_> = sent["messages"].as_array().unwrap().iter().map(|said| said["role"].as_str().unwrap()).collect();
+    assert_eq!(said, ["user", "user"]);
+}
+
+#[actix_web::test]
 async fn images_go_upstream_as_parts() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
