@@ -69,11 +69,8 @@ impl Dialect {
     pub fn is_spoken(self) -> bool {
         match self {
             Dialect::OpenaiChat | Dialect::PerplexitySonar | Dialect::Openrouter | Dialect::Demo => true,
-            Dialect::OpenaiResponses
-            | Dialect::PerplexityAgent
-            | Dialect::Gemini
-            | Dialect::Anthropic
-            | Dialect::Ollama => false,
+            Dialect::Anthropic | Dialect::Ollama => true,
+            Dialect::OpenaiResponses | Dialect::PerplexityAgent | Dialect::Gemini => false,
         }
     }
 

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use super::Adapter;
+use super::anthropic::Anthropic;
+use super::ollama::Ollama;
 use super::openai_chat::OpenaiChat;
 use crate::config::Dialect;
 
 /// The adapter of a dialect; `None` when this build does not speak it.
 pub fn adapter(dialect: Dialect) -> Option<Arc<dyn Adapter>> {
-    let adapter = match dialect {
+    let adapter: Arc<dyn Adapter> = match dialect {
         // The demo writes what OpenAI would.
-        Dialect::OpenaiChat | Dialect::Demo => OpenaiChat::OPENAI,
-        Dialect::Openrouter => OpenaiChat::OPENROUTER,
-        Dialect::PerplexitySonar => OpenaiChat::SONAR,
-        Dialect::OpenaiResponses
-        | Dialect::PerplexityAgent
-        | Dialect::Gemini
-        | Dialect::Anthropic
-        | Dialect::Ollama => return None,
+        Dialect::OpenaiChat | Dialect::Demo => Arc::new(OpenaiChat::OPENAI),
+        Dialect::Openrouter => Arc::new(OpenaiChat::OPENROUTER),
+        Dialect::PerplexitySonar => Arc::new(OpenaiChat::SONAR),
+        Dialect::Anthropic => Arc::new(Anthropic),
+        Dialect::Ollama => Arc::new(Ollama),
+        Dialect::OpenaiResponses | Dialect::PerplexityAgent | Dialect::Gemini => return None,
     };
-    Some(Arc::new(adapter))
+    Some(adapter)
 }

@@ -172,15 +172,17 @@ fn the_default_provider_is_one_that_can_be_called() {
     let default = |toml: &str, env: &[(&str, &str)]| loaded(toml, env).default_provider().name.to_string();
     let local = "[providers.local]\ndialect = 'openai_chat'\nbase_url = 'http://localhost'\napi_key_env = ''\n";
     let ollama = "[providers.a]\ndialect = 'ollama'";
+    let unspoken = "[providers.a]\ndialect = 'gemini'\napi_key_env = ''";
 
     assert_eq!(default("", &[]), "demo");
     assert_eq!(default("", &[("OPENROUTER_API_KEY", "k"), ("OPENAI_API_KEY", "k")]), "openai");
     assert_eq!(default(local, &[]), "local");
+    assert_eq!(default(ollama, &[]), "a");
     assert_eq!(default(local, &[("OPENAI_API_KEY", "k")]), "openai");
     assert_eq!(default("default_provider = 'gemini'", &[("OPENAI_API_KEY", "k")]), "gemini");
     // Keys and dialects that this build does not speak do not help.
-    assert_eq!(default(ollama, &[("GEMINI_API_KEY", "k"), ("OPENAI_API_KEY", "k")]), "openai");
-    assert_eq!(default(ollama, &[("GEMINI_API_KEY", "k")]), "demo");
+    assert_eq!(default(unspoken, &[("GEMINI_API_KEY", "k"), ("OPENAI_API_KEY", "k")]), "openai");
+    assert_eq!(default(unspoken, &[("GEMINI_API_KEY", "k")]), "demo");
 }
 
 #[test]
@@ -193,9 +195,9 @@ fn a_provider_tells_why_it_cannot_be_called() {
     assert_eq!(why("openai").as_deref(), Some("no key in OPENAI_API_KEY"));
     assert_eq!(why("perplexity").as_deref(), Some("no key in PERPLEXITY_API_KEY"));
     assert_eq!(why("gemini").as_deref(), Some("its dialect is not spoken by this build"));
-    assert_eq!(why("anthropic").as_deref(), Some("its dialect is not spoken by this build"));
+    assert_eq!(why("anthropic").as_deref(), Some("no key in ANTHROPIC_API_KEY"));
     assert_eq!(config.providers["anthropic"].key, Key::Missing);
-    assert!(!Dialect::Anthropic.is_spoken());
+    assert!(!Dialect::Gemini.is_spoken());
 }
 
 #[test]

@@ -6,12 +6,12 @@
 
 mod decode;
 mod encode;
-mod errors;
-mod extras;
+pub(super) mod errors;
+pub(super) mod extras;
 mod signatures;
 #[cfg(test)]
 mod tests;
-mod tools;
+pub(super) mod tools;
 mod usage;
 
 use super::{Adapter, Call, Decode, Framing, Head};
