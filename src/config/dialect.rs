@@ -68,10 +68,8 @@ impl Dialect {
     /// Whether this build can talk to servers of this kind.
     pub fn is_spoken(self) -> bool {
         match self {
-            Dialect::OpenaiChat | Dialect::PerplexitySonar | Dialect::Gemini | Dialect::Openrouter | Dialect::Demo => {
-                true
-            }
-            Dialect::OpenaiResponses | Dialect::PerplexityAgent | Dialect::Anthropic | Dialect::Ollama => false,
+            Dialect::OpenaiResponses | Dialect::PerplexityAgent => false,
+            _ => true,
         }
     }
 

@@ -4,10 +4,13 @@
 //! into [`Piece`]s. It knows no socket, no clock and no actor. Only [`upstream`] talks to the network.
 
 pub mod answer;
+pub mod anthropic;
 mod extras;
 pub mod frames;
 pub mod gemini;
+mod images;
 mod json;
+pub mod ollama;
 pub mod openai_chat;
 mod refused;
 pub mod registry;

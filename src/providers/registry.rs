@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::Adapter;
+use super::anthropic::Anthropic;
 use super::gemini::Gemini;
+use super::ollama::Ollama;
 use super::openai_chat::OpenaiChat;
 use crate::config::Dialect;
 
@@ -15,6 +17,8 @@ pub fn adapter(dialect: Dialect) -> Option<Arc<dyn Adapter>> {
         Dialect::Openrouter => Arc::new(OpenaiChat::OPENROUTER),
         Dialect::PerplexitySonar => Arc::new(OpenaiChat::SONAR),
         Dialect::Gemini => Arc::new(Gemini),
-        Dialect::OpenaiResponses | Dialect::PerplexityAgent | Dialect::Anthropic | Dialect::Ollama => return None,
+        Dialect::Anthropic => Arc::new(Anthropic),
+        Dialect::Ollama => Arc::new(Ollama),
+        Dialect::OpenaiResponses | Dialect::PerplexityAgent => return None,
     })
 }

@@ -1,8 +1,8 @@
 //! Every adapter reads every case under `tests/fixtures/<dialect>` as its `.events` file says, however the network
 //! cuts the bytes. A new case is two files and no code.
 //!
-//! `<case>.sse` holds the bytes of a body. `<case>.events` holds one line of JSON for each piece, in order, and last
-//! how the answer ended: `{"finish":…,"native":…}` or `{"failure":…}`.
+//! `<case>.sse` or `.ndjson` holds the bytes of a body. `<case>.events` holds one line of JSON for each piece, in order,
+//! and last how the answer ended: `{"finish":…,"native":…}` or `{"failure":…}`.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

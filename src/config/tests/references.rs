@@ -1,7 +1,7 @@
 //! Providers and profiles: what their tables must say, and what they must not name.
 
 use super::{check, load, loaded};
-use crate::config::{Dialect, Key, Pace};
+use crate::config::{Key, Pace};
 
 const MODEL: &str = "expected a model's name: 1 to 200 visible characters, none of ?#%\\\"'<> and no ..";
 
@@ -176,11 +176,10 @@ fn the_default_provider_is_one_that_can_be_called() {
     assert_eq!(default("", &[]), "demo");
     assert_eq!(default("", &[("OPENROUTER_API_KEY", "k"), ("OPENAI_API_KEY", "k")]), "openai");
     assert_eq!(default(local, &[]), "local");
+    assert_eq!(default(ollama, &[]), "a");
     assert_eq!(default(local, &[("OPENAI_API_KEY", "k")]), "openai");
     assert_eq!(default("default_provider = 'gemini'", &[("OPENAI_API_KEY", "k")]), "gemini");
-    // Keys and dialects that this build does not speak do not help.
     assert_eq!(default(ollama, &[("ANTHROPIC_API_KEY", "k"), ("GEMINI_API_KEY", "k")]), "gemini");
-    assert_eq!(default(ollama, &[("ANTHROPIC_API_KEY", "k")]), "demo");
 }
 
 #[test]
@@ -192,9 +191,8 @@ fn a_provider_tells_why_it_cannot_be_called() {
     assert_eq!((why("demo"), why("openrouter"), why("gemini")), (None, None, None));
     assert_eq!(why("openai").as_deref(), Some("no key in OPENAI_API_KEY"));
     assert_eq!(why("perplexity").as_deref(), Some("no key in PERPLEXITY_API_KEY"));
-    assert_eq!(why("anthropic").as_deref(), Some("its dialect is not spoken by this build"));
+    assert_eq!(why("anthropic").as_deref(), Some("no key in ANTHROPIC_API_KEY"));
     assert_eq!(config.providers["anthropic"].key, Key::Missing);
-    assert!(!Dialect::Anthropic.is_spoken());
 }
 
 #[test]

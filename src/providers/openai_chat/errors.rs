@@ -164,7 +164,7 @@ const PARAMS: [&str; 11] = [
 ];
 
 /// The failure of an answer that has this error in its stream.
-pub(super) fn in_stream(error: &Value) -> Failure {
+pub(in crate::providers) fn in_stream(error: &Value) -> Failure {
     let code = code(error).unwrap_or(Code::UpstreamError);
     let mut failure = with_param(Failure::new(code, refused::sentence(code)), error);
     if matches!(code, Code::UpstreamRateLimit | Code::UpstreamOverloaded) {
@@ -174,7 +174,7 @@ pub(super) fn in_stream(error: &Value) -> Failure {
 }
 
 /// The failure of a call that was answered with something else than a stream.
-pub(super) fn refused(head: &Head, body: &[u8]) -> Failure {
+pub(in crate::providers) fn refused(head: &Head, body: &[u8]) -> Failure {
     let by_status = refused::code(head.status);
     if !(400..600).contains(&head.status) {
         return refused::failure(head, by_status, None);
@@ -193,7 +193,7 @@ pub(super) fn refused(head: &Head, body: &[u8]) -> Failure {
 }
 
 /// The error in a document, if it is one that tells of an error.
-pub(super) fn error_in(document: &Value) -> Option<&Value> {
+pub(in crate::providers) fn error_in(document: &Value) -> Option<&Value> {
     let document = match document {
         Value::Array(items) => items.first()?,
         other => other,

@@ -6,11 +6,11 @@
 
 mod decode;
 mod encode;
-mod errors;
+pub(super) mod errors;
 mod signatures;
 #[cfg(test)]
 mod tests;
-mod tools;
+pub(super) mod tools;
 mod usage;
 
 use super::{Adapter, Call, Decode, Framing, Head};

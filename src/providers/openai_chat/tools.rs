@@ -21,7 +21,7 @@ const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
 
 /// The calls of one answer.
 #[derive(Debug, Default)]
-pub(super) struct Calls {
+pub(in crate::providers) struct Calls {
     calls: Vec<Call>,
     bytes: usize,
     any: bool,
@@ -41,40 +41,53 @@ struct Call {
     told: bool,
 }
 
-/// One element of `tool_calls`, read but not understood yet.
-struct Part<'v> {
-    number: Option<u64>,
-    id: Option<&'v str>,
-    name: Option<&'v str>,
-    arguments: Cow<'v, str>,
+/// A piece of a call, read but not understood yet.
+#[derive(Debug, Default)]
+pub(in crate::providers) struct Part<'v> {
+    /// The server's number for the call.
+    pub(in crate::providers) number: Option<u64>,
+    /// The server's id of the call.
+    pub(in crate::providers) id: Option<&'v str>,
+    /// The tool's name.
+    pub(in crate::providers) name: Option<&'v str>,
+    /// The next piece of the arguments.
+    pub(in crate::providers) arguments: Cow<'v, str>,
 }
 
 impl Calls {
     /// Whether the answer has called a tool.
-    pub(super) fn any(&self) -> bool {
+    pub(in crate::providers) fn any(&self) -> bool {
         self.any
     }
 
     /// Takes one element of `tool_calls`, or a `function_call` of old; returns the id of the call it belongs to.
-    pub(super) fn add(&mut self, value: &Value, out: &mut dyn FnMut(Piece<'_>)) -> Result<&str, Failure> {
-        let part = Part::of(value);
+    pub(in crate::providers) fn add(&mut self, value: &Value, out: &mut dyn FnMut(Piece<'_>)) -> Result<&str, Failure> {
+        self.add_part(&Part::of(value), out)
+    }
+
+    /// Takes a piece of a call; returns the id of the call it belongs to.
+    pub(in crate::providers) fn add_part(
+        &mut self,
+        part: &Part<'_>,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) -> Result<&str, Failure> {
         self.bytes += part.arguments.len();
         if self.bytes > ARGUMENTS_BYTES_MAX {
             let message = format!("the answer's tool calls exceed {ARGUMENTS_BYTES_MAX} bytes");
             return Err(Failure::new(Code::ResponseTooLarge, message));
         }
-        let at = match self.find(&part) {
+        let at = match self.find(part) {
             Some(at) => at,
-            None => self.begin(&part)?,
+            None => self.begin(part)?,
         };
         let call = &mut self.calls[at];
-        call.take(&part);
+        call.take(part);
         call.tell(index(at), &part.arguments, out);
         Ok(&self.calls[at].id)
     }
 
     /// Completes every call. `cut` tells that the answer has hit its limit, so that missing arguments are not "none".
-    pub(super) fn complete(&mut self, cut: bool, out: &mut dyn FnMut(Piece<'_>)) {
+    pub(in crate::providers) fn complete(&mut self, cut: bool, out: &mut dyn FnMut(Piece<'_>)) {
         for (at, mut call) in self.calls.drain(..).enumerate() {
             let index = index(at);
             let mut rest = String::new();
