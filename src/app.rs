@@ -171,6 +171,7 @@ fn settings(config: &Config) -> coalescer::Settings {
             requests_max: config.stream.requests_max,
             error_ttl: millis(config.coalesce.error_ttl_ms),
             retain: millis(config.stream.retain_ms),
+            retained_bytes_max: config.stream.retained_bytes_max,
             cancel_intent: millis(config.stream.cancel_intent_ms),
         },
         log_bytes_max: config.stream.log_bytes_max,

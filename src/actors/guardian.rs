@@ -82,7 +82,7 @@ impl<A: Actor> Address<A> {
         addr.send(question).await.map_err(|_| Gone)
     }
 
-    fn set(&self, addr: Addr<A>) {
+    pub(super) fn set(&self, addr: Addr<A>) {
         *self.0.write() = Some(addr);
     }
 }

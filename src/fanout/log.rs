@@ -31,9 +31,11 @@ pub struct StreamLog {
 
 #[derive(Debug, Default)]
 struct Inner {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Held>,
     /// How many frames have been dropped from the front; the first one held has the seq `dropped + 1`.
     dropped: u64,
+    /// How much text the dropped frames had brought.
+    dropped_lens: Lens,
     bytes: usize,
     bytes_total: u64,
     block: BytesMut,
@@ -43,13 +45,37 @@ struct Inner {
     timings: Timings,
     queue: Option<QueuePlace>,
     queue_version: u32,
-    /// What each reader has seen, by its slot.
-    readers: Vec<Option<u64>>,
+    /// The readers, by their slots.
+    readers: Vec<Reader>,
     free_slots: Vec<usize>,
-    /// Readers that found nothing, with the epoch in which they said so.
-    waiting: Vec<(usize, Waker)>,
-    epoch: u64,
+    /// The slots of readers that found nothing, each once.
+    waiting: Vec<usize>,
     last_append: Option<Instant>,
+}
+
+/// A frame that is held, with the length of the texts up to its end.
+#[derive(Debug)]
+struct Held {
+    bytes: Bytes,
+    lens: Lens,
+}
+
+/// How long the texts of an answer are at some event, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lens {
+    text: u32,
+    reasoning: u32,
+}
+
+/// A place for one reader.
+#[derive(Debug, Default)]
+struct Reader {
+    /// The last seq that was read; `None` while the place is free.
+    seen: Option<u64>,
+    /// Called when there is something new.
+    waker: Option<Waker>,
+    /// Whether the place stands in `waiting`.
+    is_listed: bool,
 }
 
 /// When the phases of an answer were reached. Each listener counts from its own arrival.
@@ -129,7 +155,6 @@ pub struct Cursor {
     seen: u64,
     said_timings: bool,
     queue_version: u32,
-    waiting_since: Option<u64>,
 }
 
 impl StreamLog {
@@ -143,7 +168,7 @@ impl StreamLog {
         self.fence
     }
 
-    /// Appends one event and wakes the readers that wait. Returns the bytes of text held so far.
+    /// Appends one event and wakes the readers that wait. Returns what the answer weighs so far, in bytes.
     pub fn append(&self, event: &Event<'_>) -> usize {
         let now = Instant::now();
         let mut inner = self.inner.lock();
@@ -154,16 +179,17 @@ impl StreamLog {
             inner.timings.first_content = Some(now);
         }
         inner.last_append = Some(now);
-        let frame = inner.encode(event, self.fence, seq);
-        inner.bytes += frame.len();
-        inner.bytes_total += frame.len() as u64;
-        inner.frames.push_back(frame);
+        let bytes = inner.encode(event, self.fence, seq);
+        inner.bytes += bytes.len();
+        inner.bytes_total += bytes.len() as u64;
+        let lens = Lens::of(&inner.transcript);
+        inner.frames.push_back(Held { bytes, lens });
         inner.trim(self.bytes_max);
-        let text_bytes = inner.transcript.bytes();
-        let waiting = inner.take_waiting();
+        let answer_bytes = inner.transcript.bytes();
+        let wakers = inner.take_wakers();
         drop(inner);
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
-        text_bytes
+        wakers.into_iter().for_each(Waker::wake);
+        answer_bytes
     }
 
     /// Changes what is not an event: the model, ids, signatures.
@@ -186,15 +212,15 @@ impl StreamLog {
         }
         inner.queue = Some(place);
         inner.queue_version += 1;
-        let waiting = inner.take_waiting();
+        let wakers = inner.take_wakers();
         drop(inner);
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Wakes the readers that wait, so that they can say that they are alive.
     pub fn nudge(&self) {
-        let waiting = self.inner.lock().take_waiting();
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+        let wakers = self.inner.lock().take_wakers();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// The seq of the last event, 0 when there is none.
@@ -217,13 +243,25 @@ impl StreamLog {
         self.inner.lock().timings
     }
 
+    /// When the last event was appended.
+    pub fn last_append(&self) -> Option<Instant> {
+        self.inner.lock().last_append
+    }
+
+    /// What it holds in memory, in bytes: the frames and the answer.
+    pub fn weight(&self) -> usize {
+        let inner = self.inner.lock();
+        inner.bytes + inner.transcript.bytes()
+    }
+
     /// What operators see.
     pub fn stats(&self) -> LogStats {
         let inner = self.inner.lock();
         let last = inner.last_seq();
-        let lags = inner.readers.iter().flatten().map(|seen| last.saturating_sub(*seen));
+        let seen = || inner.readers.iter().filter_map(|reader| reader.seen);
+        let lags = seen().map(|seen| last.saturating_sub(seen));
         LogStats {
-            listeners: inner.readers.iter().flatten().count(),
+            listeners: seen().count(),
             events: last,
             bytes: inner.bytes_total,
             slowest_lag: lags.max().unwrap_or(0),
@@ -252,15 +290,45 @@ impl Inner {
     fn trim(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max && self.frames.len() > 1 {
             let Some(frame) = self.frames.pop_front() else { return };
-            self.bytes -= frame.len();
+            self.bytes -= frame.bytes.len();
             self.dropped += 1;
+            self.dropped_lens = frame.lens;
         }
     }
 
-    fn take_waiting(&mut self) -> Vec<(usize, Waker)> {
-        self.epoch += 1;
-        let capacity = self.waiting.len();
-        std::mem::replace(&mut self.waiting, Vec::with_capacity(capacity))
+    /// Notes that a reader waits. Takes the same time however many do.
+    fn wait(&mut self, slot: usize, waker: &Waker) {
+        let reader = &mut self.readers[slot];
+        match &mut reader.waker {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+        if !std::mem::replace(&mut reader.is_listed, true) {
+            self.waiting.push(slot);
+        }
+    }
+
+    fn take_wakers(&mut self) -> Vec<Waker> {
+        let Self { waiting, readers, .. } = self;
+        let mut wakers = Vec::with_capacity(waiting.len());
+        for slot in waiting.drain(..) {
+            let reader = &mut readers[slot];
+            reader.is_listed = false;
+            wakers.extend(reader.waker.take());
+        }
+        wakers
+    }
+
+    /// The texts as they were after the event `seq`; empty when that is not known any more.
+    fn texts_at(&self, seq: u64) -> (String, String) {
+        let lens = match seq.checked_sub(self.dropped) {
+            Some(0) => Some(self.dropped_lens),
+            Some(held) => usize::try_from(held - 1).ok().and_then(|index| self.frames.get(index)).map(|held| held.lens),
+            None => None,
+        };
+        let Lens { text, reasoning } = lens.unwrap_or_default();
+        let cut = |whole: &str, len: u32| whole.get(..len as usize).unwrap_or_default().to_owned();
+        (cut(self.transcript.content(), text), cut(&self.transcript.reasoning, reasoning))
     }
 
     /// The frames after `seen`, up to `limit`, joined when there are several.
@@ -268,20 +336,27 @@ impl Inner {
         let start = usize::try_from(seen - self.dropped).ok()?;
         let count = usize::try_from(limit.min(self.last_seq()).checked_sub(seen)?).ok()?;
         let first = self.frames.get(start).filter(|_| count > 0)?;
-        let (mut bytes, mut frames) = (first.len(), 1);
+        let (mut bytes, mut frames) = (first.bytes.len(), 1);
         for frame in self.frames.range(start + 1..start + count) {
-            if bytes + frame.len() > BATCH_BYTES_MAX {
+            if bytes + frame.bytes.len() > BATCH_BYTES_MAX {
                 break;
             }
-            bytes += frame.len();
+            bytes += frame.bytes.len();
             frames += 1;
         }
         if frames == 1 {
-            return Some((first.clone(), seen + 1));
+            return Some((first.bytes.clone(), seen + 1));
         }
         let mut joined = BytesMut::with_capacity(bytes);
-        self.frames.range(start..start + frames).for_each(|frame| joined.extend_from_slice(frame));
+        self.frames.range(start..start + frames).for_each(|frame| joined.extend_from_slice(&frame.bytes));
         Some((joined.freeze(), seen + frames as u64))
+    }
+}
+
+impl Lens {
+    fn of(transcript: &Transcript) -> Self {
+        let len = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX);
+        Self { text: len(transcript.content()), reasoning: len(&transcript.reasoning) }
     }
 }
 
@@ -291,33 +366,13 @@ impl Cursor {
         let mut inner = log.inner.lock();
         let seen = seen.min(inner.last_seq());
         let slot = inner.free_slots.pop().unwrap_or_else(|| {
-            inner.readers.push(None);
+            inner.readers.push(Reader::default());
             inner.readers.len() - 1
         });
-        inner.readers[slot] = Some(seen);
+        inner.readers[slot].seen = Some(seen);
         let said_timings = inner.first_content_seq.is_some_and(|first| first <= seen);
         drop(inner);
-        Self { log, slot, seen, said_timings, queue_version: 0, waiting_since: None }
-    }
-
-    /// A reader that begins with what has been said so far, in one piece, and goes on from there.
-    pub fn with_snapshot(log: std::sync::Arc<StreamLog>) -> (Self, Next) {
-        let mut cursor = Self::new(log, u64::MAX);
-        let log = cursor.log.clone();
-        let inner = log.inner.lock();
-        // What was appended in between is part of the snapshot.
-        let gap = cursor.skip(inner);
-        (cursor, gap)
-    }
-
-    /// Continues after the last event; what was skipped is told in one piece.
-    fn skip(&mut self, mut inner: parking_lot::MutexGuard<'_, Inner>) -> Next {
-        let seq = inner.last_seq();
-        self.seen = seq;
-        self.said_timings = inner.first_content_seq.is_some();
-        inner.readers[self.slot] = Some(seq);
-        let Transcript { text, reasoning, .. } = &inner.transcript;
-        Next::Gap { text: text.clone(), reasoning: reasoning.clone(), seq }
+        Self { log, slot, seen, said_timings, queue_version: 0 }
     }
 
     /// The log that it reads.
@@ -333,63 +388,68 @@ impl Cursor {
     /// What follows, up to `limit`; registers `waker` when that is nothing.
     pub fn next(&mut self, limit: u64, waker: &Waker) -> Next {
         let mut inner = self.log.inner.lock();
-        if self.seen >= limit.min(inner.last_seq()) {
+        let end = limit.min(inner.last_seq());
+        let has_gone = self.seen < inner.dropped;
+        if has_gone && end < inner.dropped {
+            // What this reader may see has gone, what follows is not for it.
+            self.seen = self.seen.max(end);
+        }
+        if self.seen >= end {
+            inner.readers[self.slot].seen = Some(self.seen);
             if let Some(place) = inner.queue
                 && self.queue_version != inner.queue_version
             {
                 self.queue_version = inner.queue_version;
                 return Next::Queue(place);
             }
-            Self::wait(&mut inner, self.slot, &mut self.waiting_since, waker);
+            inner.wait(self.slot, waker);
             return Next::Nothing;
         }
-        if self.seen < inner.dropped {
-            drop(inner);
-            let log = self.log.clone();
-            return self.skip(log.inner.lock());
-        }
-        let mut limit = limit;
-        if !self.said_timings
-            && let Some(first) = inner.first_content_seq
-        {
-            if self.seen + 1 == first {
+        let mut frames_end = end;
+        if let Some(first) = inner.first_content_seq.filter(|first| !self.said_timings && *first <= end) {
+            if has_gone || self.seen + 1 == first {
                 self.said_timings = true;
                 return Next::FirstContent(inner.timings);
             }
-            limit = limit.min(first - 1);
+            frames_end = first - 1;
         }
-        match inner.frames_after(self.seen, limit) {
-            Some((frames, last)) => {
-                self.seen = last;
-                inner.readers[self.slot] = Some(last);
-                Next::Frames { frames, last }
-            }
-            None => {
-                Self::wait(&mut inner, self.slot, &mut self.waiting_since, waker);
-                Next::Nothing
-            }
+        if has_gone {
+            self.seen = end;
+            inner.readers[self.slot].seen = Some(end);
+            let (text, reasoning) = inner.texts_at(end);
+            return Next::Gap { text, reasoning, seq: end };
         }
+        let Some((frames, last)) = inner.frames_after(self.seen, frames_end) else {
+            inner.wait(self.slot, waker);
+            return Next::Nothing;
+        };
+        self.seen = last;
+        inner.readers[self.slot].seen = Some(last);
+        Next::Frames { frames, last }
     }
 
-    fn wait(inner: &mut Inner, slot: usize, waiting_since: &mut Option<u64>, waker: &Waker) {
-        if *waiting_since == Some(inner.epoch)
-            && let Some((_, known)) = inner.waiting.iter_mut().find(|(waiting, _)| *waiting == slot)
-        {
-            known.clone_from(waker);
-            return;
-        }
-        *waiting_since = Some(inner.epoch);
-        inner.waiting.push((slot, waker.clone()));
+    /// All that has come so far, up to `limit`, as a [`Next::Gap`]: for a reader that comes without a place of its
+    /// own. It goes on from there.
+    pub fn snapshot(&mut self, limit: u64) -> Next {
+        let mut inner = self.log.inner.lock();
+        let seq = limit.min(inner.last_seq());
+        self.seen = seq;
+        self.said_timings |= inner.first_content_seq.is_some_and(|first| first <= seq);
+        inner.readers[self.slot].seen = Some(seq);
+        let (text, reasoning) = inner.texts_at(seq);
+        Next::Gap { text, reasoning, seq }
     }
 }
 
 impl Drop for Cursor {
     fn drop(&mut self) {
         let mut inner = self.log.inner.lock();
-        inner.readers[self.slot] = None;
+        // The place may stay in the list of those who wait: whoever gets it next finds itself there.
+        let Reader { seen, waker, .. } = &mut inner.readers[self.slot];
+        *seen = None;
+        let waker = waker.take();
         inner.free_slots.push(self.slot);
-        if self.waiting_since == Some(inner.epoch) {
-            inner.waiting.retain(|(waiting, _)| *waiting != self.slot);
-        }
+        drop(inner);
+        drop(waker);
     }
 }

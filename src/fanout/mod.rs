@@ -5,6 +5,8 @@
 
 mod log;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod transcript;
 
 pub use log::{Cursor, LogStats, Next, QueuePlace, StreamLog, Timings};

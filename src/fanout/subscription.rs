@@ -1,6 +1,6 @@
 //! Subscription: one request's view of an answer, shared between its actor and the bodies that send it.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
@@ -80,6 +80,7 @@ pub struct Subscription {
     end: OnceLock<End>,
     ttft_ms: AtomicU32,
     bodies: AtomicUsize,
+    was_attended: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
     unattended: OnceLock<Hook>,
 }
@@ -102,6 +103,7 @@ impl Subscription {
             end: OnceLock::new(),
             ttft_ms: AtomicU32::new(NO_TTFT),
             bodies: AtomicUsize::new(0),
+            was_attended: AtomicBool::new(false),
             waiting: Mutex::new(Vec::new()),
             unattended: OnceLock::new(),
         }
@@ -115,9 +117,13 @@ impl Subscription {
     /// Ends it, once; later calls change nothing. Wakes whoever waits.
     pub fn finish(&self, end: End) {
         if self.end.set(end).is_ok() {
-            let waiting = std::mem::take(&mut *self.waiting.lock());
-            waiting.into_iter().for_each(Waker::wake);
+            self.wake_all();
         }
+    }
+
+    fn wake_all(&self) {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// How it ended, when it has.
@@ -162,6 +168,11 @@ impl Subscription {
         moment.map(|moment| millis_between(self.facts.arrived, moment))
     }
 
+    /// Whether anybody has ever listened.
+    pub fn was_attended(&self) -> bool {
+        self.was_attended.load(Ordering::Acquire)
+    }
+
     /// How many bodies send it at present.
     pub fn bodies(&self) -> usize {
         self.bodies.load(Ordering::Relaxed)
@@ -181,6 +192,7 @@ impl Attachment {
     /// Counts a listener.
     pub fn new(subscription: Arc<Subscription>) -> Self {
         subscription.bodies.fetch_add(1, Ordering::Relaxed);
+        subscription.was_attended.store(true, Ordering::Release);
         Self(subscription)
     }
 
@@ -193,10 +205,12 @@ impl Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         let last = self.0.bodies.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last
-            && self.0.end().is_none()
-            && let Some(hook) = self.0.unattended.get()
-        {
+        if self.0.end().is_some() {
+            return;
+        }
+        // The waker of this listener must not stay. Those who still wait come back with theirs.
+        self.0.wake_all();
+        if last && let Some(hook) = self.0.unattended.get() {
             hook.0();
         }
     }

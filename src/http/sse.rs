@@ -59,13 +59,11 @@ impl LogBody {
 
     /// A body that goes on after the event `seen`, or with a snapshot when the client does not say.
     pub(super) fn resumed(attachment: Attachment, seen: Option<u64>, pings: Pings) -> Self {
-        let log = attachment.subscription().log.clone();
-        let (cursor, snapshot) = match seen {
-            Some(seen) => (Cursor::new(log, seen), None),
-            None => {
-                let (cursor, snapshot) = Cursor::with_snapshot(log);
-                (cursor, Some(snapshot))
-            }
+        let subscription = attachment.subscription();
+        let mut cursor = Cursor::new(subscription.log.clone(), seen.unwrap_or(0));
+        let snapshot = match seen {
+            Some(_) => None,
+            None => Some(cursor.snapshot(subscription.end().map_or(u64::MAX, |end| end.last_seq))),
         };
         let head = opening(attachment.subscription(), true, snapshot);
         Self::new(attachment, cursor, pings, head)

@@ -163,7 +163,7 @@ impl Metrics {
                 name
             }
         };
-        if inner.requests.len() == self.window_max {
+        if inner.requests.len() >= self.window_max {
             inner.requests.pop_front();
         }
         inner.requests.push_back((name, finished));
@@ -272,8 +272,8 @@ impl Coalesce {
 impl Tokens {
     fn of<'a>(requests: impl Iterator<Item = &'a Finished>) -> Self {
         requests.filter_map(|request| request.usage).fold(Self::default(), |sum, usage| Self {
-            input: sum.input + usage.input,
-            output: sum.output + usage.output,
+            input: sum.input.saturating_add(usage.input),
+            output: sum.output.saturating_add(usage.output),
         })
     }
 }
@@ -342,6 +342,17 @@ pub(crate) mod tests {
 
         assert_eq!(report["error_rate"], 0.5);
         assert_eq!(report["errors"], serde_json::json!({"total": 1, "by_code": {"upstream_error": 1}}));
+    }
+
+    #[test]
+    fn a_provider_that_bills_nonsense_breaks_no_sum() {
+        let metrics = Metrics::new(&config::Metrics::default());
+        for _ in 0..2 {
+            let usage = Some(Usage { input: u64::MAX, ..Usage::default() });
+            metrics.finished("demo", Finished { usage, ..finished(1, Status::Complete) });
+        }
+
+        assert_eq!(report(&metrics, 100)["tokens"]["input"], u64::MAX);
     }
 
     #[test]

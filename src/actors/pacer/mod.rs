@@ -60,7 +60,7 @@ pub struct QueueTimeout;
 pub struct Permit {
     pacer: Recipient<Released>,
     count: InFlight,
-    since: Instant,
+    granted: Instant,
     used: bool,
 }
 
@@ -75,15 +75,22 @@ impl Permit {
 #[derive(Debug, Clone, Default)]
 pub struct InFlight(Arc<AtomicUsize>);
 
+impl InFlight {
+    /// The number.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Private: a dropped [`Permit`].
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Released {
-    held: Duration,
+    granted: Instant,
     used: bool,
 }
 
-/// Changes the limits; what is `None` stays. Answers with the new status.
+/// Changes the limits; what is `None`, or no limit at all (0, say), stays. Answers with the new status.
 #[derive(Debug, Clone, Copy, Default, Message)]
 #[rtype(result = "Status")]
 pub struct Change {
@@ -141,19 +148,19 @@ struct Caller {
 impl Pacer {
     /// A pacer with a full bucket. `count` says how many permits are out already.
     pub fn new(provider: ProviderName, limits: Limits, count: InFlight, link: Link) -> Self {
-        let schedule = Schedule::new(limits, count.0.load(Ordering::Relaxed), Instant::now());
+        let schedule = Schedule::new(limits, count.get(), Instant::now());
         Self { provider, schedule, count, timer: None, places_told: None, _link: link }
     }
 
     fn permit(&self, ctx: &Context<Self>) -> Permit {
         self.count.0.fetch_add(1, Ordering::Relaxed);
-        Permit { pacer: ctx.address().recipient(), count: self.count.clone(), since: Instant::now(), used: false }
+        Permit { pacer: ctx.address().recipient(), count: self.count.clone(), granted: Instant::now(), used: false }
     }
 
     /// Serves whoever may go, dismisses whoever waited too long, and sets the clock for the next time.
     fn advance(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
-        self.schedule.set_in_flight(self.count.0.load(Ordering::Relaxed));
+        self.schedule.set_in_flight(self.count.get());
         for caller in self.schedule.expire(now, |caller| caller.reply.is_closed()) {
             let _ = caller.reply.send(Err(QueueTimeout));
         }
@@ -238,10 +245,11 @@ impl Handler<Released> for Pacer {
     type Result = ();
 
     fn handle(&mut self, released: Released, ctx: &mut Context<Self>) {
-        if released.used {
-            self.schedule.learn_hold(released.held);
+        let Released { granted, used } = released;
+        if used {
+            self.schedule.learn_hold(granted.elapsed());
         } else {
-            self.schedule.refund();
+            self.schedule.refund(granted, Instant::now());
         }
         self.advance(ctx);
     }
@@ -253,9 +261,9 @@ impl Handler<Change> for Pacer {
     fn handle(&mut self, change: Change, ctx: &mut Context<Self>) -> Status {
         let old = self.schedule.limits();
         let limits = Limits {
-            rps: change.rps.unwrap_or(old.rps),
-            concurrency: change.concurrency.unwrap_or(old.concurrency),
-            burst: change.burst.unwrap_or(old.burst),
+            rps: change.rps.filter(|rps| rps.is_finite() && *rps > 0.0).unwrap_or(old.rps),
+            concurrency: change.concurrency.filter(|concurrency| *concurrency > 0).unwrap_or(old.concurrency),
+            burst: change.burst.filter(|burst| *burst > 0).unwrap_or(old.burst),
             queue_max: old.queue_max,
         };
         self.schedule.set_limits(limits, Instant::now());
@@ -277,6 +285,6 @@ impl Drop for Permit {
     #[expect(clippy::disallowed_methods, reason = "at most `concurrency` permits exist, and a lost release would leak")]
     fn drop(&mut self) {
         self.count.0.fetch_sub(1, Ordering::Relaxed);
-        self.pacer.do_send(Released { held: self.since.elapsed(), used: self.used });
+        self.pacer.do_send(Released { granted: self.granted, used: self.used });
     }
 }

@@ -47,10 +47,14 @@ impl Bucket {
         self.filled = now;
     }
 
-    /// Until `count` tokens are there.
+    /// Until `count` tokens are there. Rounded up, so that they are there by then.
     fn wait_for(&self, count: f64, limits: &Limits) -> Duration {
-        let missing = (count - self.tokens).max(0.0);
-        Duration::try_from_secs_f64(missing / limits.rps).unwrap_or(Duration::MAX)
+        let missing = count - self.tokens;
+        if missing <= 0.0 {
+            return Duration::ZERO;
+        }
+        let rounded = Duration::try_from_secs_f64(missing / limits.rps).unwrap_or(Duration::MAX);
+        rounded.saturating_add(Duration::from_nanos(1))
     }
 }
 
@@ -72,6 +76,8 @@ struct Line<W> {
 #[derive(Debug)]
 pub struct Schedule<W> {
     limits: Limits,
+    /// Since when these limits hold.
+    limits_since: Instant,
     bucket: Bucket,
     in_flight: usize,
     /// The organisations that wait; the front one is next, and goes to the back when it has been served.
@@ -83,7 +89,7 @@ impl<W> Schedule<W> {
     /// A full bucket, and `in_flight` calls that have been granted before.
     pub fn new(limits: Limits, in_flight: usize, now: Instant) -> Self {
         let bucket = Bucket { tokens: f64::from(limits.burst), filled: now };
-        Self { limits, bucket, in_flight, ring: VecDeque::new(), hold_mean: HOLD_GUESS }
+        Self { limits, limits_since: now, bucket, in_flight, ring: VecDeque::new(), hold_mean: HOLD_GUESS }
     }
 
     /// The present limits.
@@ -95,6 +101,7 @@ impl<W> Schedule<W> {
     pub fn set_limits(&mut self, limits: Limits, now: Instant) {
         self.bucket.fill(&self.limits, now);
         self.limits = limits;
+        self.limits_since = now;
         self.bucket.fill(&self.limits, now);
     }
 
@@ -143,9 +150,16 @@ impl<W> Schedule<W> {
         self.in_flight = in_flight;
     }
 
-    /// A granted caller left before anything was sent: its token comes back.
-    pub fn refund(&mut self) {
-        self.bucket.tokens = (self.bucket.tokens + 1.0).min(f64::from(self.limits.burst));
+    /// A caller that was granted its permit at `granted` left before anything was sent: its token comes back, less what
+    /// has flowed in since. A bucket that had been full without that grant would have had no room for it.
+    pub fn refund(&mut self, granted: Instant, now: Instant) {
+        if granted < self.limits_since {
+            return;
+        }
+        self.bucket.fill(&self.limits, now);
+        let flowed_in = now.saturating_duration_since(granted).as_secs_f64() * self.limits.rps;
+        let token = (1.0 - flowed_in).max(0.0);
+        self.bucket.tokens = (self.bucket.tokens + token).min(f64::from(self.limits.burst));
     }
 
     /// A call has held its permit for `held`; estimates follow.
@@ -187,9 +201,16 @@ impl<W> Schedule<W> {
     /// The waiting callers in the order in which they will be served, with their places.
     pub fn places(&mut self, now: Instant) -> Vec<(&W, QueuePlace)> {
         self.bucket.fill(&self.limits, now);
-        let rounds = self.ring.iter().map(|line| line.waiters.len()).max().unwrap_or(0);
-        let order = (0..rounds).flat_map(|round| self.ring.iter().filter_map(move |line| line.waiters.get(round)));
-        let places = order.zip(1_u32..).map(|(waiter, position)| {
+        let mut lines: Vec<_> = self.ring.iter().map(|line| line.waiters.iter()).collect();
+        let mut order = Vec::with_capacity(self.queued());
+        while !lines.is_empty() {
+            lines.retain_mut(|line| {
+                let next = line.next();
+                order.extend(next);
+                next.is_some()
+            });
+        }
+        let places = order.into_iter().zip(1_u32..).map(|(waiter, position)| {
             let eta_ms = u64::try_from(self.eta_filled(position).as_millis()).unwrap_or(u64::MAX);
             (&waiter.who, QueuePlace { position, eta_ms })
         });

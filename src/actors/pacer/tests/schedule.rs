@@ -1,0 +1,310 @@
+//! The pacer's decisions under random load, with time as a number.
+
+use std::collections::{HashMap, VecDeque};
+
+use proptest::prelude::*;
+
+use super::super::schedule::{Limits, Schedule};
+use super::*;
+
+/// Time is compared with this tolerance.
+const GRAIN: Duration = Duration::from_micros(1);
+const ORGS: [&str; 4] = ["a", "b", "c", "d"];
+
+#[derive(Debug, Clone)]
+enum Op {
+    Enqueue {
+        org: usize,
+        wait_ms: u64,
+    },
+    /// The caller at this place among those who wait has left.
+    Leave(usize),
+    /// The call at this place among those that run ends.
+    Return {
+        which: usize,
+        used: bool,
+    },
+    Change {
+        rps: f64,
+        concurrency: usize,
+        burst: u32,
+    },
+    Pass {
+        ms: u64,
+    },
+    /// Time passes to the very moment at which the schedule wants to be looked at.
+    Wake,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0..ORGS.len(), 1_u64..5_000).prop_map(|(org, wait_ms)| Op::Enqueue { org, wait_ms }),
+        1 => (0_usize..16).prop_map(Op::Leave),
+        4 => (0_usize..16, prop::bool::weighted(0.8)).prop_map(|(which, used)| Op::Return { which, used }),
+        1 => (rps(), 1_usize..6, 1_u32..6)
+            .prop_map(|(rps, concurrency, burst)| Op::Change { rps, concurrency, burst }),
+        2 => (0_u64..2_000).prop_map(|ms| Op::Pass { ms }),
+        6 => Just(Op::Wake),
+    ]
+}
+
+fn rps() -> impl Strategy<Value = f64> {
+    prop_oneof![0.1_f64..50.0, Just(1e-6), Just(1e6), Just(1.0 / 3.0)]
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Caller {
+    id: usize,
+    org: usize,
+    expires: Instant,
+}
+
+/// Drives a schedule as the pacer does, and watches it.
+struct Watched {
+    schedule: Schedule<Caller>,
+    limits: Limits,
+    now: Instant,
+    next_id: usize,
+    waiting: VecDeque<Caller>,
+    left: Vec<usize>,
+    running: Vec<Caller>,
+    /// When the provider was called, or may yet be.
+    grants: Vec<(usize, Instant)>,
+    rps_max: f64,
+    burst_max: u32,
+    /// How often each organisation was served while another one waited.
+    overtaken: HashMap<(usize, usize), usize>,
+}
+
+impl Watched {
+    fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        Self {
+            schedule: Schedule::new(limits, 0, now),
+            limits,
+            now,
+            next_id: 0,
+            waiting: VecDeque::new(),
+            left: Vec::new(),
+            running: Vec::new(),
+            grants: Vec::new(),
+            rps_max: limits.rps,
+            burst_max: limits.burst,
+            overtaken: HashMap::new(),
+        }
+    }
+
+    /// Looks at the schedule; tells how much happened.
+    fn advance(&mut self) -> usize {
+        let before = self.schedule.queued();
+        let left = self.left.clone();
+        let expired = self.schedule.expire(self.now, |caller| left.contains(&caller.id));
+        for caller in &expired {
+            assert!(caller.expires <= self.now, "dismissed {:?} too early", caller);
+        }
+        let now = self.now;
+        self.waiting.retain(|caller| !left.contains(&caller.id) && caller.expires > now);
+        while let Some(caller) = self.schedule.grant(self.now) {
+            self.check_grant(&caller);
+            self.running.push(caller);
+        }
+        assert_eq!(self.schedule.queued(), self.waiting.len());
+        before - self.schedule.queued()
+    }
+
+    fn check_grant(&mut self, caller: &Caller) {
+        assert!(caller.expires > self.now, "served after its deadline");
+        let first = self.waiting.iter().position(|waiting| waiting.org == caller.org).unwrap();
+        assert_eq!(self.waiting.remove(first).as_ref(), Some(caller), "first come, first served");
+        assert!(self.running.len() < self.limits.concurrency, "more calls than allowed");
+        for (org, name) in ORGS.iter().enumerate() {
+            self.overtaken.remove(&(caller.org, org));
+            if org != caller.org && self.waiting.iter().any(|waiting| waiting.org == org) {
+                let times = self.overtaken.entry((org, caller.org)).or_default();
+                *times += 1;
+                assert!(*times <= 1, "{} was served {times} times while {} waited", ORGS[caller.org], name);
+            } else {
+                self.overtaken.remove(&(org, caller.org));
+            }
+        }
+        self.grants.push((caller.id, self.now));
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Enqueue { org, wait_ms } => self.enqueue(org, wait_ms),
+            Op::Leave(which) => {
+                if let Some(caller) = self.waiting.get(which) {
+                    self.left.push(caller.id);
+                }
+            }
+            Op::Return { which, used } => self.give_back(which, used),
+            Op::Change { rps, concurrency, burst } => {
+                self.limits = Limits { rps, concurrency, burst, ..self.limits };
+                self.rps_max = self.rps_max.max(rps);
+                self.burst_max = self.burst_max.max(burst);
+                self.schedule.set_limits(self.limits, self.now);
+            }
+            Op::Pass { ms } => self.now += Duration::from_millis(ms),
+            Op::Wake => return self.wake(),
+        }
+        self.advance();
+        self.check_places();
+    }
+
+    fn enqueue(&mut self, org: usize, wait_ms: u64) {
+        self.advance();
+        let caller = Caller { id: self.next_id, org, expires: self.now + Duration::from_millis(wait_ms) };
+        self.next_id += 1;
+        let was_full = self.schedule.queued() >= self.limits.queue_max;
+        let name = OrgId::new(ORGS[org]);
+        let taken = self.schedule.enqueue(&name, caller.clone(), caller.expires, self.now);
+        assert_eq!(taken.is_err(), was_full);
+        if taken.is_ok() {
+            for other in 0..ORGS.len() {
+                if !self.waiting.iter().any(|waiting| waiting.org == org) {
+                    self.overtaken.remove(&(org, other));
+                }
+            }
+            self.waiting.push_back(caller);
+        }
+    }
+
+    fn give_back(&mut self, which: usize, used: bool) {
+        if which >= self.running.len() {
+            return;
+        }
+        let caller = self.running.swap_remove(which);
+        self.schedule.set_in_flight(self.running.len());
+        if used {
+            self.schedule.learn_hold(Duration::from_secs(1));
+        } else {
+            let granted = self.grants.iter().position(|(id, _)| *id == caller.id).unwrap();
+            let (_, granted) = self.grants.remove(granted);
+            self.schedule.refund(granted, self.now);
+        }
+    }
+
+    /// Jumps to the moment that the schedule names: not before it and not after it there is something to do.
+    fn wake(&mut self) {
+        self.advance();
+        let Some(wake_at) = self.schedule.wake_at(self.now) else {
+            assert_eq!(self.waiting.len(), 0, "somebody waits and nothing will wake them");
+            return;
+        };
+        assert!(wake_at > self.now, "it wants to be woken although nothing has changed");
+        // The schedule takes a token as there when all but the billionth part of it is.
+        let just_before = wake_at - GRAIN - Duration::from_secs_f64(2e-9 / self.limits.rps);
+        if just_before > self.now {
+            self.now = just_before;
+            assert!(self.schedule.grant(self.now).is_none(), "it could have served somebody earlier");
+        }
+        self.now = wake_at;
+        assert!(self.advance() > 0 || self.limits.rps > 1e5, "it was woken for nothing");
+    }
+
+    fn check_places(&mut self) {
+        let queued = self.schedule.queued();
+        let places = self.schedule.places(self.now);
+        assert_eq!(places.len(), queued);
+        for ((_, place), position) in places.iter().zip(1_u32..) {
+            assert_eq!(place.position, position);
+        }
+        assert!(places.is_sorted_by_key(|(_, place)| place.eta_ms), "who stands further behind waits longer");
+    }
+
+    fn check_rate(&self) {
+        for (index, (_, from)) in self.grants.iter().enumerate() {
+            for (count, (_, to)) in self.grants.iter().skip(index).enumerate() {
+                let allowed = f64::from(self.burst_max) + self.rps_max * (*to - *from).as_secs_f64();
+                assert!((count + 1) as f64 <= allowed + 1e-3, "{} grants within {:?}", count + 1, *to - *from);
+            }
+        }
+    }
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (rps(), 1_usize..5, 1_u32..5, 0_usize..12).prop_map(|(rps, concurrency, burst, queue_max)| Limits {
+        rps,
+        concurrency,
+        burst,
+        queue_max: queue_max.max(1),
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_schedule_keeps_its_limits_and_is_fair_under_any_load(
+        limits in limits(),
+        ops in prop::collection::vec(op(), 1..150),
+    ) {
+        let mut watched = Watched::new(limits);
+        for op in &ops {
+            watched.apply(op);
+        }
+        watched.check_rate();
+    }
+
+    #[test]
+    fn whoever_waits_is_served_or_dismissed_by_waking_alone(
+        limits in limits(),
+        waits in prop::collection::vec((0..ORGS.len(), 1_u64..5_000), 1..40),
+    ) {
+        let mut watched = Watched::new(limits);
+        for (org, wait_ms) in waits {
+            watched.apply(&Op::Enqueue { org, wait_ms });
+        }
+        let mut wakes = 0;
+        while watched.schedule.queued() > 0 {
+            watched.wake();
+            wakes += 1;
+            prop_assert!(wakes < 200, "it is woken again and again for nothing");
+        }
+    }
+
+    #[test]
+    fn the_predicted_order_is_the_order_of_service(
+        orgs in prop::collection::vec(0..ORGS.len(), 1..30),
+    ) {
+        let mut watched = Watched::new(Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 64 });
+        for org in orgs {
+            watched.apply(&Op::Enqueue { org, wait_ms: 1_000_000 });
+        }
+        let now = watched.now;
+        let predicted: Vec<_> = watched.schedule.places(now).iter().map(|(caller, _)| caller.id).collect();
+        watched.grants.clear();
+        while watched.schedule.queued() > 0 {
+            watched.apply(&Op::Return { which: 0, used: true });
+            watched.now += Duration::from_secs(1);
+            watched.advance();
+        }
+        let served: Vec<_> = watched.grants.iter().map(|(id, _)| *id).collect();
+        prop_assert_eq!(served, predicted);
+    }
+}
+
+#[test]
+fn without_a_queue_a_caller_is_served_at_once_or_refused() {
+    let mut schedule = Schedule::new(Limits { rps: 1.0, concurrency: 8, burst: 1, queue_max: 0 }, 0, Instant::now());
+    let (org, now) = (OrgId::new("a"), Instant::now());
+
+    assert!(schedule.enqueue(&org, 1, now + Duration::from_secs(1), now).is_ok());
+    assert_eq!(schedule.grant(now), Some(1));
+    let full = schedule.enqueue(&org, 2, now + Duration::from_secs(1), now).unwrap_err();
+    assert!((999..=1_001).contains(&full.retry_after.as_millis()));
+}
+
+#[test]
+fn an_estimate_follows_the_slower_one_of_tokens_and_slots() {
+    let now = Instant::now();
+    let mut schedule = Schedule::new(Limits { rps: 10.0, concurrency: 1, burst: 1, queue_max: 8 }, 1, now);
+    (0..40).for_each(|_| schedule.learn_hold(Duration::from_secs(4)));
+    let org = OrgId::new("a");
+    for id in 0..2 {
+        schedule.enqueue(&org, id, now + Duration::from_secs(60), now).unwrap();
+    }
+
+    let etas: Vec<_> = schedule.places(now).iter().map(|(_, place)| place.eta_ms / 100).collect();
+
+    assert_eq!(etas, [39, 79]);
+}
