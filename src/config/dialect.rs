@@ -68,12 +68,13 @@ impl Dialect {
     /// Whether this build can talk to servers of this kind.
     pub fn is_spoken(self) -> bool {
         match self {
-            Dialect::OpenaiChat | Dialect::PerplexitySonar | Dialect::Openrouter | Dialect::Demo => true,
-            Dialect::OpenaiResponses
+            Dialect::OpenaiChat
+            | Dialect::OpenaiResponses
             | Dialect::PerplexityAgent
-            | Dialect::Gemini
-            | Dialect::Anthropic
-            | Dialect::Ollama => false,
+            | Dialect::PerplexitySonar
+            | Dialect::Openrouter
+            | Dialect::Demo => true,
+            Dialect::Gemini | Dialect::Anthropic | Dialect::Ollama => false,
         }
     }
 

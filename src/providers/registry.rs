@@ -4,20 +4,19 @@ use std::sync::Arc;
 
 use super::Adapter;
 use super::openai_chat::OpenaiChat;
+use super::openai_responses::OpenaiResponses;
 use crate::config::Dialect;
 
 /// The adapter of a dialect; `None` when this build does not speak it.
 pub fn adapter(dialect: Dialect) -> Option<Arc<dyn Adapter>> {
-    let adapter = match dialect {
+    let adapter: Arc<dyn Adapter> = match dialect {
         // The demo writes what OpenAI would.
-        Dialect::OpenaiChat | Dialect::Demo => OpenaiChat::OPENAI,
-        Dialect::Openrouter => OpenaiChat::OPENROUTER,
-        Dialect::PerplexitySonar => OpenaiChat::SONAR,
-        Dialect::OpenaiResponses
-        | Dialect::PerplexityAgent
-        | Dialect::Gemini
-        | Dialect::Anthropic
-        | Dialect::Ollama => return None,
+        Dialect::OpenaiChat | Dialect::Demo => Arc::new(OpenaiChat::OPENAI),
+        Dialect::Openrouter => Arc::new(OpenaiChat::OPENROUTER),
+        Dialect::PerplexitySonar => Arc::new(OpenaiChat::SONAR),
+        Dialect::OpenaiResponses => Arc::new(OpenaiResponses::OPENAI),
+        Dialect::PerplexityAgent => Arc::new(OpenaiResponses::PERPLEXITY),
+        Dialect::Gemini | Dialect::Anthropic | Dialect::Ollama => return None,
     };
-    Some(Arc::new(adapter))
+    Some(adapter)
 }

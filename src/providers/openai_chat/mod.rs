@@ -5,14 +5,14 @@
 //! holds only what must be known before an answer comes.
 
 mod decode;
-mod encode;
-mod errors;
-mod extras;
+pub(super) mod encode;
+pub(super) mod errors;
+pub(super) mod extras;
 mod signatures;
 #[cfg(test)]
 mod tests;
-mod tools;
-mod usage;
+pub(super) mod tools;
+pub(super) mod usage;
 
 use super::{Adapter, Call, Decode, Framing, Head};
 use crate::chat::ChatRequest;

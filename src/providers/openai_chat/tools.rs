@@ -21,7 +21,7 @@ const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
 
 /// The calls of one answer.
 #[derive(Debug, Default)]
-pub(super) struct Calls {
+pub(in crate::providers) struct Calls {
     calls: Vec<Call>,
     bytes: usize,
     any: bool,
@@ -41,40 +41,66 @@ struct Call {
     told: bool,
 }
 
-/// One element of `tool_calls`, read but not understood yet.
-struct Part<'v> {
-    number: Option<u64>,
-    id: Option<&'v str>,
-    name: Option<&'v str>,
-    arguments: Cow<'v, str>,
+/// A piece of a call, read but not understood yet.
+#[derive(Debug, Default)]
+pub(in crate::providers) struct Part<'v> {
+    /// The server's number for the call.
+    pub(in crate::providers) number: Option<u64>,
+    /// The server's id of the call.
+    pub(in crate::providers) id: Option<&'v str>,
+    /// The tool's name.
+    pub(in crate::providers) name: Option<&'v str>,
+    /// The next piece of the arguments.
+    pub(in crate::providers) arguments: Cow<'v, str>,
 }
 
 impl Calls {
     /// Whether the answer has called a tool.
-    pub(super) fn any(&self) -> bool {
+    pub(in crate::providers) fn any(&self) -> bool {
         self.any
     }
 
     /// Takes one element of `tool_calls`, or a `function_call` of old; returns the id of the call it belongs to.
     pub(super) fn add(&mut self, value: &Value, out: &mut dyn FnMut(Piece<'_>)) -> Result<&str, Failure> {
-        let part = Part::of(value);
+        self.take(&Part::of(value), out)
+    }
+
+    /// Takes a part whose arguments are the whole ones: what has come of them before is not told again.
+    pub(in crate::providers) fn take_whole(
+        &mut self,
+        mut part: Part<'_>,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) -> Result<&str, Failure> {
+        if let Some(at) = self.find(&part) {
+            let rest = part.arguments.strip_prefix(self.calls[at].arguments.as_str()).unwrap_or_default();
+            part.arguments = rest.to_owned().into();
+        }
+        self.take(&part, out)
+    }
+
+    /// Takes a part of a call; returns the id of the call it belongs to.
+    pub(in crate::providers) fn take(
+        &mut self,
+        part: &Part<'_>,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) -> Result<&str, Failure> {
         self.bytes += part.arguments.len();
         if self.bytes > ARGUMENTS_BYTES_MAX {
             let message = format!("the answer's tool calls exceed {ARGUMENTS_BYTES_MAX} bytes");
             return Err(Failure::new(Code::ResponseTooLarge, message));
         }
-        let at = match self.find(&part) {
+        let at = match self.find(part) {
             Some(at) => at,
-            None => self.begin(&part)?,
+            None => self.begin(part)?,
         };
         let call = &mut self.calls[at];
-        call.take(&part);
+        call.take(part);
         call.tell(index(at), &part.arguments, out);
         Ok(&self.calls[at].id)
     }
 
     /// Completes every call. `cut` tells that the answer has hit its limit, so that missing arguments are not "none".
-    pub(super) fn complete(&mut self, cut: bool, out: &mut dyn FnMut(Piece<'_>)) {
+    pub(in crate::providers) fn complete(&mut self, cut: bool, out: &mut dyn FnMut(Piece<'_>)) {
         for (at, mut call) in self.calls.drain(..).enumerate() {
             let index = index(at);
             let mut rest = String::new();
@@ -135,6 +161,10 @@ impl Call {
     }
 
     fn take(&mut self, part: &Part<'_>) {
+        if let (Some(id), false, false) = (part.id, self.id_given, self.told) {
+            id.clone_into(&mut self.id);
+            self.id_given = true;
+        }
         if let (Some(name), true) = (part.name, self.name.is_empty()) {
             name.clone_into(&mut self.name);
         }
@@ -278,6 +308,27 @@ mod tests {
             [json!({"name": "f", "arguments": ""}), json!({"arguments": "{\"x\":"}), json!({"arguments": "1}"})];
 
         assert_eq!(calls(&parts, false), ["call_0 f {\"x\":1}"]);
+    }
+
+    #[test]
+    fn whole_arguments_tell_what_their_pieces_have_not() {
+        let mut calls = Calls::default();
+        let mut told = Vec::new();
+        let mut out = |piece: Piece<'_>| match piece {
+            Piece::Event(Event::ToolCallPiece { id, arguments_delta, .. }) => {
+                told.push(format!("{id} {arguments_delta}"));
+            }
+            other => panic!("{other:?}"),
+        };
+        let piece = |text: &'static str| Part { number: Some(2), arguments: text.into(), ..Part::default() };
+        let whole = || Part { id: Some("a"), name: Some("f"), ..piece("{\"x\":1}") };
+
+        calls.take(&piece("{\"x"), &mut out).unwrap();
+        calls.take_whole(whole(), &mut out).unwrap();
+        calls.take_whole(whole(), &mut out).unwrap();
+        calls.take_whole(Part { id: Some("b"), ..whole() }, &mut out).unwrap();
+
+        assert_eq!(told, ["a {\"x\":1}", "b {\"x\":1}"]);
     }
 
     #[test]
