@@ -30,9 +30,9 @@ use crate::config::{self, Config, Dialect, Provider};
 use crate::event::Status;
 use crate::http::{Api, Drain, server};
 use crate::metrics::Metrics;
+use crate::providers::upstream::Http1;
 use crate::providers::upstream::Transport;
 use crate::providers::upstream::demo::Demo;
-use crate::providers::upstream::http1::Http1;
 use crate::providers::{Adapter, registry};
 use crate::store::{Store, StoreError, StoreOptions};
 

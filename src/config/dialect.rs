@@ -72,9 +72,10 @@ impl Dialect {
             | Dialect::OpenaiResponses
             | Dialect::PerplexityAgent
             | Dialect::PerplexitySonar
+            | Dialect::Gemini
             | Dialect::Openrouter
             | Dialect::Demo => true,
-            Dialect::Gemini | Dialect::Anthropic | Dialect::Ollama => false,
+            Dialect::Anthropic | Dialect::Ollama => false,
         }
     }
 

@@ -146,7 +146,7 @@ fn conversation(asked: &Asked, history: History) -> ApiResult<(Vec<ChatMessage>,
     let History { messages, last_user, .. } = history;
     match &asked.content {
         Some(content) => {
-            let mut conversation: Vec<_> = messages.into_iter().map(said).collect();
+            let mut conversation: Vec<_> = messages.into_iter().filter_map(said).collect();
             conversation.push(ChatMessage { content: content.clone(), ..ChatMessage::text(Role::User, "") });
             Ok((conversation, MessageId::generate()))
         }
@@ -158,17 +158,20 @@ fn conversation(asked: &Asked, history: History) -> ApiResult<(Vec<ChatMessage>,
                 ));
             };
             let before = messages.into_iter().filter(|message| message.sequence < last_user.sequence);
-            let mut conversation: Vec<_> = before.map(said).collect();
+            let mut conversation: Vec<_> = before.filter_map(said).collect();
             let id = last_user.id.clone();
-            conversation.push(said(last_user));
+            conversation.extend(said(last_user));
             Ok((conversation, id))
         }
     }
 }
 
-fn said(message: Message) -> ChatMessage {
-    let Message { role, content, tool_calls, opaque, .. } = message;
-    ChatMessage { role, content, tool_calls, tool_call_id: None, opaque }
+/// A message as it goes upstream. The results of tools are not part of a thread, and a call without its result is
+/// refused by providers: an answer that did nothing but call tools is left out.
+fn said(message: Message) -> Option<ChatMessage> {
+    let Message { role, content, opaque, .. } = message;
+    let says_something = !content.text().trim().is_empty() || matches!(content, Content::Parts(_));
+    says_something.then(|| ChatMessage { content, opaque, ..ChatMessage::text(role, "") })
 }
 
 fn scope(api: &Api, caller: &Caller, asked: &Asked) -> Scope {

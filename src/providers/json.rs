@@ -121,6 +121,16 @@ pub(super) fn is_blank(value: &Value) -> bool {
     }
 }
 
+/// About how much memory a value takes, in bytes.
+pub(super) fn weight(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(fields) => fields.iter().map(|(key, value)| 32 + key.len() + weight(value)).sum(),
+        _ => 16,
+    }
+}
+
 /// How far the text of a JSON document has come, without parsing it: cheap enough to ask after every piece.
 #[derive(Debug, Default)]
 pub(super) struct Nesting {

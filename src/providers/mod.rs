@@ -4,7 +4,9 @@
 //! into [`Piece`]s. It knows no socket, no clock and no actor. Only [`upstream`] talks to the network.
 
 pub mod answer;
+mod extras;
 pub mod frames;
+pub mod gemini;
 mod json;
 pub mod openai_chat;
 pub mod openai_responses;

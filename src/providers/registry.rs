@@ -3,20 +3,21 @@
 use std::sync::Arc;
 
 use super::Adapter;
+use super::gemini::Gemini;
 use super::openai_chat::OpenaiChat;
 use super::openai_responses::OpenaiResponses;
 use crate::config::Dialect;
 
 /// The adapter of a dialect; `None` when this build does not speak it.
 pub fn adapter(dialect: Dialect) -> Option<Arc<dyn Adapter>> {
-    let adapter: Arc<dyn Adapter> = match dialect {
+    Some(match dialect {
         // The demo writes what OpenAI would.
         Dialect::OpenaiChat | Dialect::Demo => Arc::new(OpenaiChat::OPENAI),
         Dialect::Openrouter => Arc::new(OpenaiChat::OPENROUTER),
         Dialect::PerplexitySonar => Arc::new(OpenaiChat::SONAR),
         Dialect::OpenaiResponses => Arc::new(OpenaiResponses::OPENAI),
         Dialect::PerplexityAgent => Arc::new(OpenaiResponses::PERPLEXITY),
-        Dialect::Gemini | Dialect::Anthropic | Dialect::Ollama => return None,
-    };
-    Some(adapter)
+        Dialect::Gemini => Arc::new(Gemini),
+        Dialect::Anthropic | Dialect::Ollama => return None,
+    })
 }

@@ -17,8 +17,18 @@ mod idempotency;
 #[cfg(test)]
 mod input;
 #[cfg(test)]
+mod pacing;
+#[cfg(test)]
+mod process;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod sockets;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
+mod threads;
 #[cfg(test)]
 mod tidy;

@@ -61,7 +61,7 @@ fn comments_say_which_providers_can_be_called() {
     for expected in [
         "\n# Available.\n[providers.openai]\n",
         "\n# Not available: no key in OPENROUTER_API_KEY.\n[providers.openrouter]\n",
-        "\n# Not available: its dialect is not spoken by this build.\n[providers.gemini]\n",
+        "\n# Not available: its dialect is not spoken by this build.\n[providers.anthropic]\n",
         "\n[server]\n",
         "\n[metrics.alerts]\n",
     ] {

@@ -179,8 +179,8 @@ fn the_default_provider_is_one_that_can_be_called() {
     assert_eq!(default(local, &[("OPENAI_API_KEY", "k")]), "openai");
     assert_eq!(default("default_provider = 'gemini'", &[("OPENAI_API_KEY", "k")]), "gemini");
     // Keys and dialects that this build does not speak do not help.
-    assert_eq!(default(ollama, &[("GEMINI_API_KEY", "k"), ("OPENAI_API_KEY", "k")]), "openai");
-    assert_eq!(default(ollama, &[("GEMINI_API_KEY", "k")]), "demo");
+    assert_eq!(default(ollama, &[("ANTHROPIC_API_KEY", "k"), ("GEMINI_API_KEY", "k")]), "gemini");
+    assert_eq!(default(ollama, &[("ANTHROPIC_API_KEY", "k")]), "demo");
 }
 
 #[test]
@@ -189,10 +189,9 @@ fn a_provider_tells_why_it_cannot_be_called() {
     let config = loaded("providers.perplexity.dialect = 'perplexity_sonar'", env);
     let why = |name: &str| config.providers[name].available().err();
 
-    assert_eq!((why("demo"), why("openrouter")), (None, None));
+    assert_eq!((why("demo"), why("openrouter"), why("gemini")), (None, None, None));
     assert_eq!(why("openai").as_deref(), Some("no key in OPENAI_API_KEY"));
     assert_eq!(why("perplexity").as_deref(), Some("no key in PERPLEXITY_API_KEY"));
-    assert_eq!(why("gemini").as_deref(), Some("its dialect is not spoken by this build"));
     assert_eq!(why("anthropic").as_deref(), Some("its dialect is not spoken by this build"));
     assert_eq!(config.providers["anthropic"].key, Key::Missing);
     assert!(!Dialect::Anthropic.is_spoken());

@@ -10,7 +10,6 @@
 
 use serde_json::Value;
 
-use super::extras::Extras;
 use super::signatures::Signatures;
 use super::tools::Calls;
 use super::usage::Ledger;
@@ -18,6 +17,7 @@ use super::{Flavor, errors};
 use crate::event::{Event, Finish, FinishReason, ReasoningKind};
 use crate::failure::{Code, Failure};
 use crate::providers::answer::truncated;
+use crate::providers::extras::Extras;
 use crate::providers::sources::Sources;
 use crate::providers::{Decode, Flow, Frame, Piece, json};
 

@@ -7,7 +7,6 @@
 mod decode;
 pub(super) mod encode;
 pub(super) mod errors;
-pub(super) mod extras;
 mod signatures;
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ pub(super) struct Signatures {
 impl Signatures {
     /// Takes a piece of `reasoning_details`.
     pub(super) fn add_detail(&mut self, piece: &Value) {
-        self.bytes += len(piece);
+        self.bytes += json::weight(piece);
         if self.bytes > BYTES_MAX {
             self.details.clear();
             return;
@@ -34,7 +34,7 @@ impl Signatures {
 
     /// Takes what hangs on a tool call.
     pub(super) fn add_extra_content(&mut self, extra: &Value, call_id: &str) {
-        self.bytes += len(extra);
+        self.bytes += json::weight(extra);
         if self.bytes <= BYTES_MAX {
             self.on_calls.push(json!({"extra_content": extra, "tool_call_id": call_id}));
         }
@@ -79,16 +79,6 @@ fn merge(detail: &mut Value, piece: &Value) {
             ("signature" | "data", _, Value::String(empty)) if empty.is_empty() => {}
             _ => drop(detail.insert(key.clone(), value.clone())),
         }
-    }
-}
-
-/// About how much memory a value takes.
-fn len(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(len).sum(),
-        Value::Object(fields) => fields.iter().map(|(key, value)| 32 + key.len() + len(value)).sum(),
-        _ => 16,
     }
 }
 

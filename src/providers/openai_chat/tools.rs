@@ -62,11 +62,11 @@ impl Calls {
 
     /// Takes one element of `tool_calls`, or a `function_call` of old; returns the id of the call it belongs to.
     pub(super) fn add(&mut self, value: &Value, out: &mut dyn FnMut(Piece<'_>)) -> Result<&str, Failure> {
-        self.take(&Part::of(value), out)
+        self.add_part(&Part::of(value), out)
     }
 
     /// Takes a part whose arguments are the whole ones: what has come of them before is not told again.
-    pub(in crate::providers) fn take_whole(
+    pub(in crate::providers) fn add_whole(
         &mut self,
         mut part: Part<'_>,
         out: &mut dyn FnMut(Piece<'_>),
@@ -75,11 +75,11 @@ impl Calls {
             let rest = part.arguments.strip_prefix(self.calls[at].arguments.as_str()).unwrap_or_default();
             part.arguments = rest.to_owned().into();
         }
-        self.take(&part, out)
+        self.add_part(&part, out)
     }
 
     /// Takes a part of a call; returns the id of the call it belongs to.
-    pub(in crate::providers) fn take(
+    pub(in crate::providers) fn add_part(
         &mut self,
         part: &Part<'_>,
         out: &mut dyn FnMut(Piece<'_>),
@@ -323,10 +323,10 @@ mod tests {
         let piece = |text: &'static str| Part { number: Some(2), arguments: text.into(), ..Part::default() };
         let whole = || Part { id: Some("a"), name: Some("f"), ..piece("{\"x\":1}") };
 
-        calls.take(&piece("{\"x"), &mut out).unwrap();
-        calls.take_whole(whole(), &mut out).unwrap();
-        calls.take_whole(whole(), &mut out).unwrap();
-        calls.take_whole(Part { id: Some("b"), ..whole() }, &mut out).unwrap();
+        calls.add_part(&piece("{\"x"), &mut out).unwrap();
+        calls.add_whole(whole(), &mut out).unwrap();
+        calls.add_whole(whole(), &mut out).unwrap();
+        calls.add_whole(Part { id: Some("b"), ..whole() }, &mut out).unwrap();
 
         assert_eq!(told, ["a {\"x\":1}", "b {\"x\":1}"]);
     }

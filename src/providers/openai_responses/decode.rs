@@ -16,8 +16,8 @@ use super::signatures::Signatures;
 use crate::event::{Event, Finish, FinishReason};
 use crate::failure::Failure;
 use crate::providers::answer::truncated;
+use crate::providers::extras::Extras;
 use crate::providers::openai_chat::errors;
-use crate::providers::openai_chat::extras::Extras;
 use crate::providers::openai_chat::tools::{self, Calls};
 use crate::providers::openai_chat::usage::Ledger;
 use crate::providers::sources::Sources;
@@ -171,12 +171,12 @@ impl Decoder {
             }
             "function_call_arguments.delta" | "custom_tool_call_input.delta" => {
                 let part = tools::Part { number: place(event), arguments: delta.into(), ..tools::Part::default() };
-                self.calls.take(&part, out)?;
+                self.calls.add_part(&part, out)?;
             }
             "function_call_arguments.done" | "custom_tool_call_input.done" => {
                 let arguments = arguments(event).into();
                 let part = tools::Part { number: place(event), arguments, ..tools::Part::default() };
-                self.calls.take_whole(part, out)?;
+                self.calls.add_whole(part, out)?;
             }
             "output_item.added" => self.begun(place(event), json::get(event, "item"), out)?,
             "output_item.done" => self.item(place(event), json::get(event, "item"), out)?,
@@ -223,7 +223,7 @@ impl Decoder {
         if let Some(kind) = activities::is_run(kind) {
             out(Piece::Event(Event::Activity { kind, state: "start".into(), detail: item.clone() }));
         } else if is_call(kind) && !self.flavor.is_agent {
-            self.calls.take(&call(place, item, ""), out)?;
+            self.calls.add_part(&call(place, item, ""), out)?;
         }
         Ok(())
     }
@@ -237,7 +237,7 @@ impl Decoder {
         match kind {
             "message" => self.message(place.unwrap_or(0), item, out)?,
             "reasoning" => self.reasoning(place.unwrap_or(0), item, out)?,
-            _ if is_call(kind) => drop(self.calls.take_whole(call(place, item, arguments(item)), out)?),
+            _ if is_call(kind) => drop(self.calls.add_whole(call(place, item, arguments(item)), out)?),
             _ => {
                 if let Some(kind) = activities::is_run(kind) {
                     out(Piece::Event(Event::Activity { kind, state: "result".into(), detail: item.clone() }));

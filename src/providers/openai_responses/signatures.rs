@@ -39,7 +39,7 @@ impl Signatures {
             }
             _ => return,
         };
-        self.bytes += signature.to_string().len();
+        self.bytes += json::weight(&signature);
         if self.bytes > BYTES_MAX {
             self.kept.clear();
         } else {

@@ -134,7 +134,7 @@ fn prepare(socket: TcpStream) -> io::Result<TcpStream> {
 #[cfg(test)]
 mod tests {
     use socket2::{Domain, Socket, Type};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
     use tokio::time::timeout;
 
     use super::*;
@@ -171,9 +171,10 @@ mod tests {
 
     #[actix_rt::test]
     async fn an_address_that_refuses_does_not_delay_the_next() {
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let refuses = gone.local_addr().unwrap();
-        drop(gone);
+        // Bound, so that nobody else gets the port, but not listening.
+        let deaf = TcpSocket::new_v4().unwrap();
+        deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let refuses = deaf.local_addr().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let answers = listener.local_addr().unwrap();
 

@@ -83,7 +83,6 @@ impl Http1 {
         let mut client = awc::Client::builder().connector(connector).disable_timeout().disable_redirects();
         client = client.add_default_header((header::USER_AGENT, USER_AGENT));
         client = client.add_default_header((header::ACCEPT_ENCODING, "identity"));
-        client = client.add_default_header((header::HOST, base.host));
         if let Some(authorization) = authorization {
             client = client.add_default_header(authorization);
         }

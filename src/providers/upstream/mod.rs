@@ -8,7 +8,7 @@
 mod connect;
 mod connections;
 pub mod demo;
-pub mod http1;
+mod http1;
 mod settings;
 #[cfg(test)]
 mod tests;

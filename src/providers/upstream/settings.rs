@@ -65,8 +65,6 @@ pub(super) struct BaseUrl {
     /// Host and port, whether or not the URL has one.
     pub(super) authority: Authority,
     pub(super) port: u16,
-    /// What the `host` header says.
-    pub(super) host: String,
     /// What every path begins with; no slash at its end.
     pub(super) path_prefix: String,
 }
@@ -88,14 +86,11 @@ impl BaseUrl {
         if written.as_str().contains('@') || url.query().is_some() {
             return None;
         }
-        let default_port = if secure { 443 } else { 80 };
-        let port = url.port_u16().unwrap_or(default_port);
-        let name = written.host();
+        let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
         Some(Self {
             secure,
-            authority: format!("{name}:{port}").parse().ok()?,
+            authority: format!("{}:{port}", written.host()).parse().ok()?,
             port,
-            host: if port == default_port { name.to_owned() } else { format!("{name}:{port}") },
             path_prefix: url.path_and_query().map_or("", PathAndQuery::path).trim_end_matches('/').to_owned(),
         })
     }
@@ -130,21 +125,19 @@ pub(super) fn trust(provider: &config::Provider) -> Result<Arc<ClientConfig>, Bu
 mod tests {
     use super::BaseUrl;
 
-    fn parse(text: &str) -> Option<(bool, String, String, String)> {
+    fn parse(text: &str) -> Option<(bool, String, String)> {
         let base = BaseUrl::parse(text)?;
-        Some((base.secure, base.authority.to_string(), base.host, base.path_prefix))
+        Some((base.secure, base.authority.to_string(), base.path_prefix))
     }
 
     #[test]
-    fn a_base_url_gives_address_host_header_and_path() {
-        let of = |secure, authority: &str, host: &str, path: &str| {
-            Some((secure, authority.to_owned(), host.to_owned(), path.to_owned()))
-        };
+    fn a_base_url_gives_address_and_path() {
+        let of = |secure, authority: &str, path: &str| Some((secure, authority.to_owned(), path.to_owned()));
 
-        assert_eq!(parse("https://api.test/v1"), of(true, "api.test:443", "api.test", "/v1"));
-        assert_eq!(parse("https://api.test"), of(true, "api.test:443", "api.test", ""));
-        assert_eq!(parse("http://[::1]:8080/a/b/"), of(false, "[::1]:8080", "[::1]:8080", "/a/b"));
-        assert_eq!(parse("https://api.test:80"), of(true, "api.test:80", "api.test:80", ""));
+        assert_eq!(parse("https://api.test/v1"), of(true, "api.test:443", "/v1"));
+        assert_eq!(parse("https://api.test"), of(true, "api.test:443", ""));
+        assert_eq!(parse("http://api.test/"), of(false, "api.test:80", ""));
+        assert_eq!(parse("http://[::1]:8080/a/b/"), of(false, "[::1]:8080", "/a/b"));
     }
 
     #[test]

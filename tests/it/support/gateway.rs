@@ -42,26 +42,31 @@ impl Gateway {
         Self::with(FAST, tables).await
     }
 
+    /// With further keys of the server's table.
+    pub(crate) async fn with_server(server: &str) -> Self {
+        Self::with_all(server, FAST, "").await
+    }
+
     /// With other keys of the provider's table, and further tables.
     pub(crate) async fn with(provider: &str, tables: &str) -> Self {
+        Self::with_all("", provider, tables).await
+    }
+
+    async fn with_all(server: &str, provider: &str, tables: &str) -> Self {
         let mock = Mock::start().await;
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("weir.db");
         let toml = config(&mock.url(), database.to_str().unwrap(), provider, tables);
+        let toml = toml.replacen("[server]", &format!("[server]\n{server}"), 1);
         let config = Config::load(Some(("test.toml", &toml)), []).unwrap_or_else(|error| panic!("{error}\n{toml}"));
         let app = App::start(config, Arc::new(app::transport)).await.unwrap();
         let client = Client::new(&format!("http://{}", app.address)).unwrap();
         Self { mock, client, app, _directory: directory }
     }
 
-    /// Ends it as a signal does.
-    pub(crate) async fn stop(self) {
-        self.app.stop(std::future::ready(())).await;
-    }
-
-    /// Ends it and gives running answers time to finish.
-    pub(crate) async fn drain(self) {
-        self.app.stop(std::future::pending()).await;
+    /// Where it listens.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.app.address
     }
 
     /// A new thread's id.

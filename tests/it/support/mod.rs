@@ -1,6 +1,7 @@
 //! What the tests have in common: a whole weir in this process, and the shapes of its answers.
 
 pub(crate) mod gateway;
+pub(crate) mod virtual_weir;
 
 use load::client::Arrived;
 use serde_json::Value;

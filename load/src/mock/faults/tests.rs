@@ -1,3 +1,5 @@
+//! Each behaviour, played over a pipe in paused time.
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,7 +5,6 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::providers::answer::AnswerDecoder;
-use crate::providers::upstream::TransportError;
 
 #[actix_rt::test]
 async fn every_chunk_arrives_alone_while_the_next_is_not_yet_written() {
@@ -24,6 +23,7 @@ async fn every_chunk_arrives_alone_while_the_next_is_not_yet_written() {
         peer.send(TERMINATOR).await;
 
         assert_eq!(timeout(HANG, body.next()).await, Ok(None));
+        assert_eq!(transport.status().warm, 1, "the connection is free before the body is dropped");
         assert_eq!(body.next().await, None, "it stays at its end");
     }
 }
@@ -33,7 +33,7 @@ async fn a_call_is_sent_with_the_key_and_without_an_offer_to_compress_or_upgrade
     let server = Server::plain().await;
     let (transport, _folder) = transport_to(&server);
 
-    let (opened, (mut peer, request)) = tokio::join!(transport.open(call()), async {
+    let (opened, (mut peer, request)) = tokio::join!(open(&transport), async {
         let (mut peer, request) = server.asked().await;
         peer.send(&streamed(&[])).await;
         (peer, request)
@@ -69,7 +69,7 @@ async fn a_provider_without_a_key_gets_none_and_one_of_lines_is_asked_for_lines(
     provider.key = Key::NotNeeded;
     let transport = Http1::new(&provider, &Plain { framing: Framing::NdJson, ..SSE }).unwrap();
 
-    let (_opened, (_peer, request)) = tokio::join!(transport.open(call()), async {
+    let (_opened, (_peer, request)) = tokio::join!(open(&transport), async {
         let (mut peer, request) = server.asked().await;
         peer.send(&streamed(&[])).await;
         (peer, request)
@@ -137,7 +137,7 @@ async fn an_interim_answer_fails_the_call_and_the_final_one_meets_no_other_call(
         let (transport, _folder) = transport_to(&server);
 
         let answer = format!("HTTP/1.1 {interim}\r\n\r\n");
-        let (opened, mut peer) = tokio::join!(transport.open(call()), server.answer(&answer));
+        let (opened, mut peer) = tokio::join!(open(&transport), server.answer(&answer));
 
         assert_eq!(opened.map(|_| ()), Err(TransportError::Protocol));
         peer.is_closed().await;

@@ -8,7 +8,6 @@ use futures_util::{FutureExt, stream};
 use tokio::time::{Instant, advance, pause, resume};
 
 use super::*;
-use crate::providers::upstream::TransportError;
 use crate::providers::upstream::connections::IDLE_MAX;
 use crate::providers::upstream::http1::STALE_WITHIN;
 
@@ -37,7 +36,7 @@ async fn ten_calls_use_one_connection_if_recycled_and_ten_if_not() {
     serve(server, streamed(&[ANSWER]) + TERMINATOR);
 
     for call_number in 0..10 {
-        let mut opened = transport.open(call()).await.unwrap();
+        let mut opened = open(&transport).await.unwrap();
         assert_eq!(next(&mut opened.body).await, ANSWER);
         assert_eq!(opened.connect_ms == 0, call_number > 0, "call {call_number}: {} ms", opened.connect_ms);
         assert_eq!(transport.status(), Status { http: "1.1", warm: 0 });
@@ -47,7 +46,7 @@ async fn ten_calls_use_one_connection_if_recycled_and_ten_if_not() {
     assert_eq!(transport.connections_opened(), 1);
 
     for _ in 0..10 {
-        let mut opened = transport.open(call()).await.unwrap();
+        let mut opened = open(&transport).await.unwrap();
         assert_eq!(next(&mut opened.body).await, ANSWER);
         drop(opened);
         assert_eq!(transport.status().warm, 0);
@@ -67,7 +66,7 @@ async fn a_body_that_ends_a_little_later_is_recycled_too() {
         peer.send(TERMINATOR).await;
 
         warm(&transport, 1).await;
-        let (opened, ()) = tokio::join!(transport.open(call()), async {
+        let (opened, ()) = tokio::join!(open(&transport), async {
             peer.request().await;
             peer.send(&streamed(&[])).await;
         });
@@ -206,7 +205,7 @@ async fn a_call_that_is_sent_again_does_not_trust_the_other_idle_connections() {
     transport.recycle(other.body);
     warm(&transport, 2).await;
 
-    let (opened, _peer) = tokio::join!(transport.open(call()), async {
+    let (opened, _peer) = tokio::join!(open(&transport), async {
         // awc takes the one that has waited longest.
         peer.request().await;
         drop(peer);
@@ -229,7 +228,7 @@ async fn a_call_that_crosses_with_the_close_of_its_connection_is_sent_again_on_a
     for server in [Server::plain().await, Server::tls().await] {
         let (transport, mut peer, _folder) = one_idle(&server).await;
 
-        let (opened, (first, second, _peer)) = tokio::join!(transport.open(call()), async {
+        let (opened, (first, second, _peer)) = tokio::join!(open(&transport), async {
             let first = peer.request().await;
             drop(peer);
             let (mut peer, second) = server.asked().await;
@@ -247,7 +246,7 @@ async fn a_call_is_sent_again_only_once() {
     let server = Server::plain().await;
     let (transport, mut peer, _folder) = one_idle(&server).await;
 
-    let (opened, ()) = tokio::join!(transport.open(call()), async {
+    let (opened, ()) = tokio::join!(open(&transport), async {
         peer.request().await;
         drop(peer);
         drop(server.asked().await);
@@ -262,7 +261,7 @@ async fn a_call_that_is_lost_on_its_own_connection_is_not_sent_again() {
     let server = Server::plain().await;
     let (transport, _folder) = transport_to(&server);
 
-    let (opened, ()) = tokio::join!(transport.open(call()), async { drop(server.asked().await) });
+    let (opened, ()) = tokio::join!(open(&transport), async { drop(server.asked().await) });
 
     assert_eq!(opened.map(|_| ()), Err(TransportError::Lost));
     server.nobody_waits().await;
@@ -273,7 +272,7 @@ async fn a_call_of_whose_answer_a_byte_has_come_is_not_sent_again() {
     let server = Server::plain().await;
     let (transport, mut peer, _folder) = one_idle(&server).await;
 
-    let (opened, ()) = tokio::join!(transport.open(call()), async {
+    let (opened, ()) = tokio::join!(open(&transport), async {
         peer.request().await;
         peer.send("H").await;
         drop(peer);
@@ -288,7 +287,7 @@ async fn a_call_that_was_perhaps_worked_on_is_not_sent_again() {
     let server = Server::plain().await;
     let (transport, mut peer, _folder) = one_idle(&server).await;
 
-    let (opened, ()) = tokio::join!(transport.open(call()), async {
+    let (opened, ()) = tokio::join!(open(&transport), async {
         peer.request().await;
         pause();
         advance(STALE_WITHIN).await;

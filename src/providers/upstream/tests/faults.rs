@@ -2,22 +2,22 @@
 
 use futures_util::StreamExt;
 use socket2::SockRef;
+use tokio::net::TcpSocket;
 use tokio::time::Instant;
 
 use super::*;
-use crate::providers::upstream::{BuildError, TransportError, settings};
+use crate::providers::upstream::{BuildError, settings};
 
 /// What a call comes to that nobody answers on purpose.
 async fn failure(provider: &config::Provider) -> TransportError {
-    let opened = timeout(HANG, http1(provider).open(call())).await.expect("it ends");
-    opened.map(|_| ()).unwrap_err()
+    open(&http1(provider)).await.map(|_| ()).unwrap_err()
 }
 
 /// What a call comes to that is answered like this, after which the connection is closed.
 async fn failure_of(answer: &str) -> TransportError {
     let server = Server::plain().await;
     let (transport, _folder) = transport_to(&server);
-    let (opened, ()) = tokio::join!(transport.open(call()), async { drop(server.answer(answer).await) });
+    let (opened, ()) = tokio::join!(open(&transport), async { drop(server.answer(answer).await) });
     opened.map(|_| ()).unwrap_err()
 }
 
@@ -30,7 +30,7 @@ async fn a_certificate_that_nobody_vouches_for_is_refused_and_one_in_the_ca_file
         server.tls.as_ref().unwrap().accept(socket).await.is_err()
     };
 
-    let (opened, refused) = tokio::join!(untrusting.open(call()), accept);
+    let (opened, refused) = tokio::join!(open(&untrusting), accept);
 
     assert_eq!(opened.map(|_| ()), Err(TransportError::Tls));
     assert!(refused);
@@ -86,9 +86,10 @@ async fn a_connection_that_breaks_in_the_handshake_is_a_failed_connection() {
 
 #[actix_rt::test]
 async fn a_port_where_nobody_listens_is_a_failed_connection() {
-    let server = Server::plain().await;
-    let base_url = server.base_url();
-    drop(server);
+    // Bound, so that nobody else gets the port, but not listening.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let base_url = format!("http://{}", socket.local_addr().unwrap());
 
     assert_eq!(failure(&provider(base_url)).await, TransportError::Connect);
 }
@@ -154,7 +155,7 @@ async fn a_body_that_is_cut_ends_without_an_error() {
 async fn a_body_that_is_reset_is_a_lost_connection_and_one_of_broken_chunks_is_no_http() {
     let server = Server::plain().await;
     let (transport, _folder) = transport_to(&server);
-    let (opened, socket) = tokio::join!(transport.open(call()), async {
+    let (opened, socket) = tokio::join!(open(&transport), async {
         let (mut socket, _) = server.listener.accept().await.unwrap();
         assert!(socket.read(&mut [0; 4096]).await.is_ok());
         socket.write_all(streamed(&["data:"]).as_bytes()).await.unwrap();

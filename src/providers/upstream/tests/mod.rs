@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Body, Http1, Opened, Status, Transport};
+use super::{Body, Http1, Opened, Status, Transport, TransportError};
 use crate::chat::{ChatRequest, ProviderName};
 use crate::config::{self, Dialect, Http, Key, OnCancel, Pace, Secret};
 use crate::event::{Finish, FinishReason};
@@ -29,7 +29,7 @@ use crate::providers::{Adapter, Call, Decode, Flow, Frame, Framing, Head, Piece}
 /// The key of every provider here; it must not be seen anywhere but in the header.
 const KEY: &str = "sk-canary-0123456789";
 /// Nothing here takes this long unless it hangs.
-const HANG: Duration = Duration::from_secs(20);
+const HANG: Duration = Duration::from_secs(10);
 const TERMINATOR: &str = "0\r\n\r\n";
 
 // --- The provider's side ----------------------------------------------------
@@ -253,9 +253,14 @@ fn call() -> Call {
     Call { path: "/chat?stream=1".to_owned(), headers, body: br#"{"stream":true}"#.to_vec() }
 }
 
+/// One call.
+async fn open(transport: &Http1) -> Result<Opened, TransportError> {
+    timeout(HANG, transport.open(call())).await.expect("an answer or an error")
+}
+
 /// One call that is answered like this on a new connection.
 async fn answered(server: &Server, transport: &Http1, answer: &str) -> (Opened, Peer) {
-    let (opened, peer) = tokio::join!(transport.open(call()), server.answer(answer));
+    let (opened, peer) = tokio::join!(open(transport), server.answer(answer));
     (opened.unwrap(), peer)
 }
 

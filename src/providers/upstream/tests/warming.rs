@@ -62,7 +62,7 @@ async fn a_call_takes_a_warm_connection_and_it_is_replaced() {
     let keeping = actix_rt::spawn(transport.keep_warm());
     warm(&transport, 2).await;
 
-    let opened = transport.open(call()).await.unwrap();
+    let opened = open(&transport).await.unwrap();
 
     assert_eq!(opened.connect_ms, 0);
     warm(&transport, 2).await;

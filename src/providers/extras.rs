@@ -15,7 +15,7 @@ const NAME_LEN_MAX: usize = 64;
 
 /// What has been handed on so far.
 #[derive(Debug)]
-pub(in crate::providers) struct Extras {
+pub(super) struct Extras {
     dialect: &'static str,
     /// A digest of the last value under each name.
     told: HashMap<String, u64>,
@@ -23,7 +23,7 @@ pub(in crate::providers) struct Extras {
 
 impl Extras {
     /// Nothing yet. The events' names begin with `dialect`.
-    pub(in crate::providers) fn new(dialect: &'static str) -> Self {
+    pub(super) fn new(dialect: &'static str) -> Self {
         Self { dialect, told: HashMap::new() }
     }
 
@@ -38,7 +38,7 @@ impl Extras {
     }
 
     /// Hands on a value of which every piece counts.
-    pub(in crate::providers) fn piece(&self, name: &str, value: &Value, out: &mut dyn FnMut(Piece<'_>)) {
+    pub(super) fn piece(&self, name: &str, value: &Value, out: &mut dyn FnMut(Piece<'_>)) {
         let name = format!("{}.{name}", self.dialect).into();
         out(Piece::Event(Event::Ext { name, data: value.clone() }));
     }

@@ -1,0 +1,114 @@
+//! The pacer keeps its provider's limits, tells who waits where they stand, and refuses what cannot wait.
+
+use futures_util::future::join_all;
+use load::client::Request;
+use serde_json::json;
+
+use crate::support::done;
+use crate::support::gateway::{FAST, Gateway, message};
+
+#[actix_web::test]
+async fn never_more_calls_at_once_than_allowed() {
+    let gateway = Gateway::with_provider("rps = 10000.0\nconcurrency = 3\nburst = 1000").await;
+    let threads = join_all((0..12).map(|_| gateway.thread())).await;
+
+    let answers = threads.iter().enumerate().map(|(at, thread)| {
+        let body = message(&format!("question {at}"), "text@tokens=5,gap_ms=2");
+        let gateway = &gateway;
+        async move { gateway.send(thread, &body).await.status() }
+    });
+
+    assert!(join_all(answers).await.iter().all(|status| *status == 200));
+    assert_eq!(gateway.mock.counts().streams_peak, 3);
+    gateway.at_rest().await;
+}
+
+#[actix_web::test]
+async fn a_full_queue_is_a_429_before_the_stream_begins() {
+    let gateway = Gateway::with_provider("rps = 10000.0\nconcurrency = 1\nburst = 1000\nqueue_max = 1").await;
+    let threads = join_all((0..3).map(|_| gateway.thread())).await;
+    let mut running = gateway.stream(&threads[0], &message("a", "silent")).await.unwrap();
+    running.next_named("meta").await.unwrap();
+    let mut waiting = gateway.stream(&threads[1], &message("b", "silent")).await.unwrap();
+    waiting.next_named("meta").await.unwrap();
+
+    let path = format!("/api/threads/{}/messages/stream", threads[2]);
+    let refused = gateway.client.post(&path, &message("c", "silent")).await.unwrap();
+
+    assert_eq!((refused.status(), refused.error_code().as_deref()), (429, Some("provider_busy")));
+    assert!(refused.head.header("retry-after").is_some());
+    assert!(refused.json()["error"]["retry_after_ms"].as_u64().unwrap() > 0);
+    assert_eq!(gateway.read(&threads[2]).await["messages"], json!([]), "nothing has begun");
+}
+
+#[actix_web::test]
+async fn who_waits_too_long_is_told_so() {
+    let provider = "rps = 10000.0\nconcurrency = 1\nburst = 1000\nqueue_wait_max_ms = 200";
+    let gateway = Gateway::with_provider(provider).await;
+    let (first, second) = (gateway.thread().await, gateway.thread().await);
+    let mut running = gateway.stream(&first, &message("a", "silent")).await.unwrap();
+    running.next_named("meta").await.unwrap();
+
+    let mut waiting = gateway.stream(&second, &message("b", "silent")).await.unwrap();
+    let end = done(&waiting.rest().await.unwrap());
+
+    assert_eq!((&end["error"]["code"], &end["error"]["phase"]), (&json!("queue_timeout"), &json!("queue")));
+    assert_eq!(gateway.mock.counts().calls_started, 1);
+}
+
+#[actix_web::test]
+async fn limits_can_be_changed_while_callers_wait() {
+    let gateway = Gateway::with_provider("rps = 10000.0\nconcurrency = 1\nburst = 1000").await;
+    let (first, second) = (gateway.thread().await, gateway.thread().await);
+    let mut running = gateway.stream(&first, &message("a", "silent")).await.unwrap();
+    running.next_named("meta").await.unwrap();
+    let mut waiting = gateway.stream(&second, &message("b", "mock")).await.unwrap();
+    waiting.next_named("meta").await.unwrap();
+
+    let patch = Request::new("PATCH", "/api/admin/pacers/mock").json(&json!({ "concurrency": 2 }));
+    let changed = gateway.client.send(patch).await.unwrap();
+
+    assert_eq!((changed.status(), &changed.json()["concurrency"]), (200, &json!(2)));
+    assert_eq!(done(&waiting.rest().await.unwrap())["status"], "complete");
+}
+
+#[actix_web::test]
+async fn limits_that_make_no_sense_are_refused() {
+    let gateway = Gateway::start().await;
+    for (field, value) in [
+        ("rps", json!(0)),
+        ("rps", json!("fast")),
+        ("concurrency", json!(0)),
+        ("burst", json!(-1)),
+        ("speed", json!(1)),
+    ] {
+        let patch = Request::new("PATCH", "/api/admin/pacers/mock").json(&json!({ field: value }));
+        let refused = gateway.client.send(patch).await.unwrap();
+
+        assert_eq!((refused.status(), refused.json()["error"]["param"].as_str()), (400, Some(field)));
+    }
+    let missing = gateway.client.send(Request::new("PATCH", "/api/admin/pacers/none").json(&json!({}))).await.unwrap();
+    assert_eq!(missing.status(), 404);
+}
+
+#[actix_web::test]
+async fn a_profile_is_switched_and_restored() {
+    let profile = "[profiles.ttft.providers.mock]\nrps = 5.0\nconcurrency = 7\nburst = 6";
+    let gateway = Gateway::with(FAST, profile).await;
+    let concurrency = async || {
+        gateway
+            .get("/api/admin/pacers")
+            .await
+            .as_array()
+            .unwrap()
+            .iter()
+            .find_map(|pacer| (pacer["provider"] == "mock").then(|| pacer["concurrency"].as_u64()))
+    };
+
+    let switched = gateway.client.post("/api/admin/profile/ttft", &json!({})).await.unwrap();
+    assert_eq!((switched.status(), concurrency().await.flatten()), (200, Some(7)));
+
+    gateway.client.post("/api/admin/profile/production", &json!({})).await.unwrap();
+    assert_eq!(concurrency().await.flatten(), Some(1000));
+    assert_eq!(gateway.client.post("/api/admin/profile/none", &json!({})).await.unwrap().status(), 404);
+}

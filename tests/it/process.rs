@@ -1,0 +1,209 @@
+//! The program itself: what it prints, how it ends, and what survives when it is killed.
+
+use std::time::Duration;
+
+use load::client::{Events, Request, text_of};
+use load::mock::{Mock, expected_text};
+use load::target::{Launch, Weir};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::support::done;
+use crate::support::gateway::{FAST, PATIENCE, config, message};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_weir");
+
+/// How often the program is killed in the middle of an answer.
+const KILLS: u64 = 5;
+
+/// The program in front of `mock`, with a database in its own directory.
+async fn weir(mock: &Mock, tables: &str) -> Weir {
+    Weir::start(Launch::weir(PROGRAM, config(&mock.url(), "weir.db", FAST, tables))).await.unwrap()
+}
+
+async fn thread(weir: &Weir) -> String {
+    let made = weir.client().post("/api/threads", &json!({})).await.unwrap();
+    made.json()["id"].as_str().unwrap().to_owned()
+}
+
+async fn stream(weir: &Weir, thread: &str, body: &Value) -> Events<TcpStream> {
+    weir.client().open(Request::post(format!("/api/threads/{thread}/messages/stream"), body)).await.unwrap()
+}
+
+async fn messages(weir: &Weir, thread: &str) -> Vec<Value> {
+    let read = weir.client().get(&format!("/api/threads/{thread}")).await.unwrap();
+    read.json()["messages"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn without_any_configuration_it_serves_the_demo() {
+    let weir = Weir::start(Launch::weir(PROGRAM, "[server]\nbind = \"127.0.0.1:0\"")).await.unwrap();
+    let thread = thread(&weir).await;
+
+    let mut events = stream(&weir, &thread, &json!({ "content": "be fast: write 30 words" })).await;
+    let events = timeout(PATIENCE, events.rest()).await.unwrap().unwrap();
+
+    assert_eq!(done(&events)["status"], "complete");
+    assert!(!text_of(&events).is_empty());
+    let page = weir.client().get("/").await.unwrap();
+    assert!(page.head.header("content-type").unwrap().starts_with("text/html"));
+    assert!(page.head.header("content-security-policy").unwrap().contains("default-src 'none'"));
+}
+
+#[tokio::test]
+async fn a_signal_lets_running_answers_finish() {
+    let mock = Mock::start().await;
+    let mut weir = weir(&mock, "").await;
+    let thread = thread(&weir).await;
+    let model = "text@tokens=20,gap_ms=20";
+    let mut events = stream(&weir, &thread, &message("hello", model)).await;
+    events.next_named("delta").await.unwrap();
+
+    let (status, rest) = futures_util::join!(weir.terminate(PATIENCE), events.rest());
+
+    assert_eq!(done(&rest.unwrap())["status"], "complete");
+    assert!(status.unwrap().unwrap().success());
+}
+
+#[tokio::test]
+async fn an_answer_that_takes_too_long_to_finish_is_interrupted_and_kept() {
+    let mock = Mock::start().await;
+    let mut weir = weir(&mock, "").await;
+    let config = config(&mock.url(), "weir.db", FAST, "").replace("[server]", "[server]\ndrain_timeout_ms = 200");
+    weir.terminate(PATIENCE).await.unwrap();
+    let mut weir = Weir::start(Launch::weir(PROGRAM, config)).await.unwrap();
+    let thread = thread(&weir).await;
+    let mut events = stream(&weir, &thread, &message("hello", "stall@after=3")).await;
+    events.next_named("delta").await.unwrap();
+
+    let (status, rest) = futures_util::join!(weir.terminate(PATIENCE), events.rest());
+    let end = done(&rest.unwrap());
+
+    assert_eq!((&end["status"], &end["error"]["code"]), (&json!("interrupted"), &json!("interrupted")));
+    assert!(status.unwrap().unwrap().success());
+    weir.restart().await.unwrap();
+    let answer = messages(&weir, &thread).await[1].clone();
+    assert_eq!(
+        (&answer["status"], answer["content"].as_str()),
+        (&json!("interrupted"), Some(&*expected_text("stall@after=3", "hello")))
+    );
+}
+
+#[tokio::test]
+async fn while_it_drains_it_is_not_ready_and_takes_no_new_messages() {
+    let mock = Mock::start().await;
+    let weir = weir(&mock, "").await;
+    let thread = thread(&weir).await;
+    let mut events = stream(&weir, &thread, &message("hello", "silent")).await;
+    let request = events.next_named("meta").await.unwrap().event.json()["request_id"].as_str().unwrap().to_owned();
+    let client = weir.client();
+    assert_eq!(client.get("/ready").await.unwrap().status(), 200);
+
+    let mut weir = weir;
+    let ended = weir.terminate(PATIENCE);
+    let drained = async {
+        while client.get("/ready").await.unwrap().status() != 503 {}
+        assert_eq!(client.get("/health").await.unwrap().status(), 200);
+        let refused = client.post(&format!("/api/threads/{thread}/messages"), &message("more", "mock")).await.unwrap();
+        assert_eq!((refused.status(), refused.error_code().as_deref()), (503, Some("draining")));
+        client.post(&format!("/api/threads/cancel/{request}"), &json!({})).await.unwrap()
+    };
+    let (status, cancel) = futures_util::join!(ended, drained);
+
+    assert_eq!(cancel.status(), 200);
+    assert!(status.unwrap().unwrap().success());
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let mock = Mock::start().await;
+    let tables = "[store]\npath = \"weir.db\"\ncheckpoint_interval_ms = 20";
+    let config = config(&mock.url(), "weir.db", FAST, "").replace("[store]\npath = \"weir.db\"", tables);
+    let mut weir = Weir::start(Launch::weir(PROGRAM, config)).await.unwrap();
+    let thread = thread(&weir).await;
+    for kill in 0..KILLS {
+        let model = format!("text@tokens={},gap_ms=3", 200 + kill);
+        let mut events = stream(&weir, &thread, &message(&format!("question {kill}"), &model)).await;
+        let mut heard = Vec::new();
+        while heard.len() < 20 + usize::try_from(kill).unwrap() * 7 {
+            heard.push(events.next_named("delta").await.unwrap());
+        }
+
+        weir.kill().await.unwrap();
+        while let Ok(Some(arrived)) = events.next().await {
+            heard.push(arrived);
+        }
+        weir.restart().await.unwrap();
+
+        let messages = messages(&weir, &thread).await;
+        let sequences: Vec<_> = messages.iter().map(|message| message["sequence"].as_u64().unwrap()).collect();
+        assert_eq!(sequences, (0..=2 * kill + 1).collect::<Vec<_>>(), "no gaps");
+        let (user, answer) = (&messages[messages.len() - 2], &messages[messages.len() - 1]);
+        assert_eq!(user["content"], format!("question {kill}"));
+        assert_eq!(answer["status"], "interrupted");
+        let whole = expected_text(&model, &format!("question {kill}"));
+        assert!(whole.starts_with(answer["content"].as_str().unwrap()), "a prefix of what was said");
+        assert!(whole.starts_with(&text_of(&heard)));
+    }
+    let (ended, _) = (weir.terminate(PATIENCE).await.unwrap(), ());
+    assert!(ended.unwrap().success());
+    let database = rusqlite::Connection::open(weir.directory().join("weir.db")).unwrap();
+    let verdict: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(verdict, "ok");
+}
+
+/// Runs the program to its end; its exit code, what it printed and what it complained about.
+async fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(arguments).current_dir(directory.path()).env_clear().envs(environment.iter().copied());
+    let output = timeout(Duration::from_secs(20), command.output()).await.unwrap().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn check_prints_the_effective_configuration_without_secrets() {
+    let environment = [("OPENAI_API_KEY", "sk-canary"), ("OPENAI_RPS", "3.5")];
+
+    let (code, printed, _) = run(&["check"], &environment).await;
+
+    assert_eq!(code, 0);
+    assert!(printed.contains("rps = 3.5") && !printed.contains("canary"), "{printed}");
+}
+
+#[tokio::test]
+async fn a_bad_configuration_is_named_with_its_line() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[server]\nbind = \"nowhere\"\n\n[providers.openai]\nrsp = 3\n").unwrap();
+
+    let (code, _, complaint) = run(&["--config", file.path().to_str().unwrap()], &[]).await;
+
+    assert_eq!(code, 1);
+    assert!(complaint.contains(":2: server.bind") && complaint.contains(":5: providers.openai.rsp"), "{complaint}");
+}
+
+#[tokio::test]
+async fn without_keys_it_serves_no_other_machines() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[server]\nbind = \"0.0.0.0:0\"\n").unwrap();
+
+    let (code, _, complaint) = run(&["--config", file.path().to_str().unwrap()], &[]).await;
+
+    assert_eq!(code, 1);
+    assert!(complaint.contains("--insecure"), "{complaint}");
+}
+
+#[tokio::test]
+async fn two_programs_never_share_a_database() {
+    let mock = Mock::start().await;
+    let first = weir(&mock, "").await;
+    let database = first.directory().join("weir.db");
+
+    let second = Launch::weir(PROGRAM, config(&mock.url(), database.to_str().unwrap(), FAST, ""));
+    let refused = Weir::start(second).await.unwrap_err().to_string();
+
+    assert!(refused.contains("in use by another process"), "{refused}");
+}

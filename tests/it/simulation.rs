@@ -1,0 +1,233 @@
+//! Random schedules of many clients, replayed by their seed: they join, share, leave, cancel, read slowly, come back,
+//! while the provider fails in every way it can. Whatever happens, nothing is lost, doubled or left behind.
+//!
+//! `WEIR_SIM_SEEDS=1000` runs that many schedules instead of the few of a normal run, `WEIR_SIM_SEED=7` one of them.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use load::client::{Arrived, Events, Request, text_of};
+use load::mock::expected_text;
+use serde_json::{Value, json};
+use tokio::io::DuplexStream;
+use tokio::time::{sleep, timeout};
+use weir::actors::{coalescer, pacer};
+
+use crate::support::gateway::config;
+use crate::support::virtual_weir::{Dice, VirtualWeir};
+use crate::support::{content, done};
+
+/// Schedules of a normal run.
+const SEEDS: u64 = 60;
+/// Clients of one schedule.
+const CLIENTS: u64 = 40;
+/// Threads of one schedule.
+const THREADS: usize = 5;
+/// Longer than anything may take in virtual time.
+const FOREVER: Duration = Duration::from_secs(3_600);
+
+const PROVIDER: &str = "rps = 50.0\nconcurrency = 4\nburst = 6\nqueue_max = 12\nqueue_wait_max_ms = 8000\n\
+                        headers_timeout_ms = 3000\nttft_timeout_ms = 4000\nidle_timeout_ms = 2000\n\
+                        total_timeout_ms = 20000\nretries_max = 1";
+
+const MODELS: [&str; 14] = [
+    "mock",
+    "text@tokens=50,gap_ms=40",
+    "text@tokens=400,gap_ms=1,bytes=200",
+    "reasoning",
+    "drip@tokens=3",
+    "split_utf8",
+    "stall@after=4",
+    "silent",
+    "slow_head@hold_ms=900",
+    "drop@after=5",
+    "reset@after=2",
+    "flaky@k=1",
+    "error_frame@after=3",
+    "rate_limited@after_s=1",
+];
+
+/// What one client has seen of one answer.
+struct Seen {
+    thread: String,
+    prompt: String,
+    model: String,
+    /// Everything up to the end; `None` for a client that left before it.
+    events: Option<Vec<Arrived>>,
+}
+
+fn on_disconnect(seed: u64) -> &'static str {
+    if seed.is_multiple_of(2) { "cancel" } else { "continue" }
+}
+
+async fn schedule(seed: u64) {
+    let tables = format!("[stream]\non_disconnect = \"{}\"\ndisconnect_grace_ms = 500", on_disconnect(seed));
+    let weir = Rc::new(VirtualWeir::start(&config("http://127.0.0.1:1/v1", "unused", PROVIDER, &tables)).await);
+    let mut threads = Vec::new();
+    for _ in 0..THREADS {
+        let made = weir.send(Request::post("/api/threads", &json!({}))).await.json();
+        threads.push(made["id"].as_str().unwrap().to_owned());
+    }
+    let threads = Rc::new(threads);
+    let clients = (0..CLIENTS).map(|client| {
+        let (weir, threads) = (weir.clone(), threads.clone());
+        tokio::task::spawn_local(async move { act(&weir, &threads, seed, client).await })
+    });
+    let seen = timeout(FOREVER, join_all(clients)).await.expect("every client comes to an end");
+    let seen: Vec<Seen> = seen.into_iter().filter_map(|seen| seen.expect("no client panics")).collect();
+
+    timeout(FOREVER, until_idle(&weir)).await.expect("weir comes to rest");
+    check_answers(&seen);
+    check_threads(&weir, &threads, &seen).await;
+}
+
+/// One client's life.
+async fn act(weir: &VirtualWeir, threads: &[String], seed: u64, client: u64) -> Option<Seen> {
+    let dice = Dice::new(seed * 1_000 + client);
+    sleep(Duration::from_millis(dice.below(3_000))).await;
+    let thread = dice.pick(threads).clone();
+    // Few different questions, so that many clients share an answer.
+    let question = Dice::new(seed * 10 + dice.below(3));
+    let (prompt, model) = (format!("question {}", question.below(3)), (*question.pick(&MODELS)).to_owned());
+    let id = format!("c-{client}");
+    let body = json!({ "content": prompt, "provider": "mock", "model": model, "request_id": id });
+    let canceller = async {
+        if dice.below(3) == 0 {
+            sleep(Duration::from_millis(dice.below(2_000))).await;
+            let target = if dice.below(2) == 0 { id.clone() } else { format!("c-{}", dice.below(CLIENTS)) };
+            weir.send(Request::post(format!("/api/threads/cancel/{target}"), &json!({}))).await;
+        }
+    };
+    let request = Request::post(format!("/api/threads/{thread}/messages/stream"), &body);
+    let reader = async {
+        let Ok(mut events) = weir.open(&request).await else { return None };
+        let style = dice.below(4);
+        let mut heard = Vec::new();
+        while let Some(arrived) = events.next().await.expect("no stream is cut") {
+            heard.push(arrived);
+            match style {
+                0 if dice.below(20) == 0 => sleep(Duration::from_millis(dice.below(900))).await,
+                1 if dice.below(25) == 0 => {
+                    drop(events);
+                    return come_back(weir, &id, heard, &dice).await;
+                }
+                2 if dice.below(40) == 0 => return Some(None),
+                _ => {}
+            }
+        }
+        Some(Some(heard))
+    };
+    let (seen, ()) = futures_util::join!(reader, canceller);
+    seen.map(|events| Seen { thread, prompt, model, events })
+}
+
+/// The client lost its connection and asks for the rest.
+async fn come_back(weir: &VirtualWeir, id: &str, mut heard: Vec<Arrived>, dice: &Dice) -> Option<Option<Vec<Arrived>>> {
+    sleep(Duration::from_millis(dice.below(300))).await;
+    let last = heard.iter().rev().find_map(|arrived| arrived.event.id.clone());
+    let last = last.unwrap_or_else(|| "1-0".to_owned());
+    if heard.iter().any(|arrived| arrived.event.name == "done") {
+        return Some(Some(heard));
+    }
+    let resume = Request::get(format!("/api/requests/{id}/stream")).header("last-event-id", last);
+    let Ok(mut events) = weir.open(&resume).await else { return Some(None) };
+    heard.extend(rest(&mut events).await);
+    Some(Some(heard))
+}
+
+async fn rest(events: &mut Events<DuplexStream>) -> Vec<Arrived> {
+    events.rest().await.expect("no stream is cut")
+}
+
+/// Waits until no answer runs and every permit is back.
+async fn until_idle(weir: &VirtualWeir) {
+    loop {
+        let load = weir.api.coalescer.ask(coalescer::Weigh).await.unwrap();
+        let mut busy = load.running;
+        for pacer in weir.api.pacers.values() {
+            let status = pacer.ask(pacer::Snapshot).await.unwrap();
+            busy += status.in_flight + status.queued;
+        }
+        if busy == 0 && weir.mock.counts().streams_live == 0 {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// One done each; the same content for all who heard the same answer, up to where each one's hearing ended.
+fn check_answers(seen: &[Seen]) {
+    let mut by_stream: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    for answer in seen {
+        let Some(events) = &answer.events else { continue };
+        let end = done(events);
+        let stream = events.iter().find(|arrived| arrived.event.name == "meta").unwrap().event.json();
+        let content = content(events);
+        for (at, (id, _)) in content.iter().enumerate() {
+            assert_eq!(*id, format!("1-{}", at + 1), "numbers have no gaps");
+        }
+        let text = text_of(events);
+        let whole = expected_text(&answer.model, &answer.prompt);
+        match end["status"].as_str().unwrap() {
+            "complete" => assert_eq!(text, whole, "{}", answer.model),
+            _ => assert!(whole.starts_with(&text), "{}: {text:?}", answer.model),
+        }
+        let longest = by_stream.entry(stream["stream_id"].to_string()).or_default();
+        let shared = longest.len().min(content.len());
+        assert_eq!(longest[..shared], content[..shared], "all hear the same");
+        if content.len() > longest.len() {
+            *longest = content;
+        }
+    }
+}
+
+/// Threads are whole: numbers without gaps, turns of two messages, nothing left running, the text that was heard.
+async fn check_threads(weir: &VirtualWeir, threads: &[String], seen: &[Seen]) {
+    let mut kept: BTreeMap<String, Value> = BTreeMap::new();
+    for thread in threads {
+        let read = weir.send(Request::get(format!("/api/threads/{thread}"))).await.json();
+        let messages = read["messages"].as_array().unwrap();
+        assert_eq!(read["active_request_id"], Value::Null);
+        for (at, message) in messages.iter().enumerate() {
+            assert_eq!(message["sequence"], at);
+            assert_eq!(message["role"], ["user", "assistant"][at % 2]);
+            assert_ne!(message["status"], "streaming");
+            kept.insert(message["id"].as_str().unwrap().to_owned(), message.clone());
+        }
+        assert!(messages.len().is_multiple_of(2));
+    }
+    for answer in seen {
+        let Some(events) = &answer.events else { continue };
+        let end = done(events);
+        let Some(message) = end["message_id"].as_str() else { continue };
+        let Some(kept) = kept.get(message) else {
+            panic!("{}: the answer {message} of {} is not kept: {end}", answer.model, answer.thread);
+        };
+        let text = text_of(events);
+        if end["status"] == kept["status"] && end["status"] != "cancelled" {
+            assert_eq!(kept["content"], text, "what was delivered is what is kept");
+        } else {
+            assert!(kept["content"].as_str().unwrap().starts_with(&text) || end["status"] == "cancelled");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_left_behind_whatever_the_schedule() {
+    let variable =
+        |name: &str| std::env::vars().find(|(known, _)| known == name).and_then(|(_, value)| value.parse().ok());
+    let seeds = match variable("WEIR_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..variable("WEIR_SIM_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let run = std::panic::AssertUnwindSafe(|| tokio::task::LocalSet::new().block_on(&runtime, schedule(seed)));
+        if let Err(panic) = std::panic::catch_unwind(run) {
+            eprintln!("replay with WEIR_SIM_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

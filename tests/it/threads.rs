@@ -1,0 +1,172 @@
+//! Threads are made, listed, read, changed and deleted, and belong to one organisation.
+
+use load::client::Request;
+use serde_json::{Value, json};
+
+use crate::support::gateway::{Gateway, message};
+
+fn ids(list: &Value) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|thread| thread["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[actix_web::test]
+async fn a_new_thread_says_what_it_is() {
+    let gateway = Gateway::start().await;
+
+    let made = gateway.client.post("/api/threads", &json!({ "title": "Flüsse", "user_id": "u" })).await.unwrap();
+
+    let thread = made.json();
+    assert_eq!(made.status(), 201);
+    assert_eq!((&thread["title"], &thread["id"]), (&json!("Flüsse"), &thread["thread_id"]));
+    let whole = gateway.read(thread["id"].as_str().unwrap()).await;
+    assert_eq!((&whole["org_id"], &whole["messages"]), (&json!("org_demo"), &json!([])));
+    assert_eq!(whole["active_request_id"], Value::Null);
+}
+
+#[actix_web::test]
+async fn the_list_has_the_latest_first_and_pages_without_gaps() {
+    let gateway = Gateway::start().await;
+    let mut made = Vec::new();
+    for _ in 0..5 {
+        made.push(gateway.thread().await);
+    }
+    gateway.send(&made[1], &message("hello", "mock")).await;
+
+    let mut listed = Vec::new();
+    let mut path = "/api/threads?limit=2".to_owned();
+    loop {
+        let page = gateway.client.get(&path).await.unwrap();
+        listed.extend(ids(&page.json()));
+        let Some(cursor) = page.head.header("x-next-cursor") else { break };
+        path = format!("/api/threads?limit=2&before={cursor}");
+    }
+
+    assert_eq!(listed.len(), 5);
+    assert_eq!(listed[0], made[1], "an answer moves a thread to the top");
+    assert!(made.iter().all(|thread| listed.contains(thread)));
+}
+
+#[actix_web::test]
+async fn the_list_shows_what_was_said_last() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    gateway.send(&thread, &message("hello there", "text@tokens=1")).await;
+
+    let row = gateway.get("/api/threads").await[0].clone();
+
+    assert_eq!((&row["last_provider"], &row["last_model"]), (&json!("mock"), &json!("text@tokens=1")));
+    assert_eq!(row["title"], "hello there");
+    assert!(row["last_message_preview"].is_string());
+}
+
+#[actix_web::test]
+async fn a_thread_can_be_renamed_and_pinned() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let patch = |body: Value| Request::new("PATCH", format!("/api/threads/{thread}")).json(&body);
+
+    let changed = gateway.client.send(patch(json!({ "title": "New", "pinned": true }))).await.unwrap();
+    let wrong = gateway.client.send(patch(json!({ "pinned": "yes" }))).await.unwrap();
+
+    assert_eq!(
+        (changed.status(), &changed.json()["title"], &changed.json()["pinned"]),
+        (200, &json!("New"), &json!(true))
+    );
+    assert_eq!((wrong.status(), wrong.json()["error"]["param"].as_str()), (400, Some("pinned")));
+}
+
+#[actix_web::test]
+async fn deleting_a_thread_cancels_its_running_answer_first() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let mut events = gateway.stream(&thread, &message("hello", "silent")).await.unwrap();
+    events.next_named("meta").await.unwrap();
+
+    let deleted = gateway.client.send(Request::new("DELETE", format!("/api/threads/{thread}"))).await.unwrap();
+
+    assert_eq!(deleted.status(), 204);
+    assert_eq!(crate::support::done(&events.rest().await.unwrap())["status"], "cancelled");
+    assert_eq!(gateway.client.get(&format!("/api/threads/{thread}")).await.unwrap().status(), 404);
+    gateway.at_rest().await;
+}
+
+#[actix_web::test]
+async fn a_foreign_thread_is_the_same_as_a_missing_one() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let stranger = gateway.client.clone().with_header("x-org-id", "other");
+    let requests = |thread: &str| {
+        let path = format!("/api/threads/{thread}");
+        [
+            Request::get(path.clone()),
+            Request::new("PATCH", path.clone()).json(&json!({ "title": "mine now" })),
+            Request::new("DELETE", path.clone()),
+            Request::post(format!("{path}/messages"), &message("hello", "mock")),
+            Request::post(format!("{path}/messages/stream"), &message("hello", "mock")),
+            Request::post(format!("{path}/regenerate"), &json!({})),
+            Request::post(format!("{path}/stop"), &json!({})),
+            Request::get(format!("{path}/stream")),
+        ]
+    };
+    for (foreign, missing) in requests(&thread).into_iter().zip(requests("t_missing")) {
+        let foreign = stranger.send(foreign).await.unwrap();
+        let missing = stranger.send(missing).await.unwrap();
+
+        let error = |answer: &load::client::Response| {
+            let mut error = answer.json()["error"].clone();
+            error["request_id"] = Value::Null;
+            (answer.status(), error)
+        };
+        assert_eq!(error(&foreign), error(&missing));
+        assert_eq!(foreign.status(), 404);
+    }
+    assert_eq!(stranger.get("/api/threads").await.unwrap().json(), json!([]));
+    assert_eq!(gateway.mock.counts().calls_started, 0);
+    assert_eq!(gateway.read(&thread).await["title"], "");
+}
+
+#[actix_web::test]
+async fn the_next_message_goes_upstream_with_the_history() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    gateway.send(&thread, &message("first", "text@tokens=2")).await;
+    gateway.send(&thread, &message("broken", "server_error@status=400")).await;
+    gateway.send(&thread, &message("second", "text@tokens=2")).await;
+
+    let sent = gateway.mock.last_call().unwrap().json();
+
+    let said: Vec<_> = sent["messages"].as_array().unwrap().iter().map(|said| said["role"].as_str().unwrap()).collect();
+    assert_eq!(said, ["user", "assistant", "user", "user"]);
+    assert_eq!(sent["messages"][3]["content"], "second");
+}
+
+#[actix_web::test]
+async fn calls_of_tools_that_nobody_answered_stay_out_of_the_history() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let mut body = message("what time is it?", "tool_call");
+    body["tools"] = json!([{ "type": "function", "function": { "name": "now", "parameters": {} } }]);
+    let called = gateway.send(&thread, &body).await.json();
+    assert!(called["assistant_message"]["tool_calls"][0]["name"].is_string());
+
+    gateway.send(&thread, &message("never mind", "mock")).await;
+
+    let sent = gateway.mock.last_call().unwrap().json();
+    let said: Vec<_> = sent["messages"].as_array().unwrap().iter().map(|said| said["role"].as_str().unwrap()).collect();
+    assert_eq!(said, ["user", "user"]);
+}
+
+#[actix_web::test]
+async fn images_go_upstream_as_parts() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let mut body = message("what is this?", "mock");
+    body["attachments"] = json!([{ "type": "image/png", "url": "data:image/png;base64,AAAA" }]);
+
+    let answer = gateway.send(&thread, &body).await;
+
+    assert_eq!(answer.status(), 200, "{}", answer.json());
+    let sent = gateway.mock.last_call().unwrap().json();
+    assert_eq!(sent["messages"][0]["content"][1]["image_url"]["url"], "data:image/png;base64,AAAA");
+    assert_eq!(gateway.read(&thread).await["messages"][0]["content"][0]["text"], "what is this?");
+}
