@@ -109,7 +109,7 @@ impl Upstream {
         let mut pacers = BTreeMap::new();
         let mut targets = BTreeMap::new();
         for provider in config.providers.values().filter(|provider| provider.available().is_ok()) {
-            let Some(adapter) = registry::adapter(provider.dialect) else { continue };
+            let adapter = registry::adapter(provider.dialect);
             let pacer = guard_pacer(&mut guardian, provider);
             let transport = make(provider, &*adapter)?;
             tokio::task::spawn_local(transport.keep_warm());

@@ -65,14 +65,6 @@ impl Dialect {
         }
     }
 
-    /// Whether this build can talk to servers of this kind.
-    pub fn is_spoken(self) -> bool {
-        match self {
-            Dialect::OpenaiResponses | Dialect::PerplexityAgent => false,
-            _ => true,
-        }
-    }
-
     /// Whether servers of this kind ask for a key.
     pub fn needs_key(self) -> bool {
         !matches!(self, Dialect::Ollama | Dialect::Demo)

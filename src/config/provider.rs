@@ -79,7 +79,6 @@ impl Provider {
     /// Why it cannot be called, as a sentence without a subject; `Ok` when it can.
     pub fn available(&self) -> Result<(), String> {
         match self.key {
-            _ if !self.dialect.is_spoken() => Err("its dialect is not spoken by this build".to_owned()),
             Key::NotNeeded | Key::Given(_) => Ok(()),
             Key::Missing => Err(format!("no key in {}", self.api_key_env)),
         }

@@ -180,7 +180,7 @@ mod tests {
 
     /// The text, or the code of the failure, of an answer that comes in one read.
     fn answer(body: &str) -> Result<String, Code> {
-        let adapter = registry::adapter(Dialect::OpenaiChat).unwrap();
+        let adapter = registry::adapter(Dialect::OpenaiChat);
         let mut decoder = AnswerDecoder::new(&*adapter);
         let mut text = String::new();
         let mut out = |piece: Piece<'_>| {
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn comments_are_heard_but_are_no_frames() {
-        let adapter = registry::adapter(Dialect::OpenaiChat).unwrap();
+        let adapter = registry::adapter(Dialect::OpenaiChat);
         let mut decoder = AnswerDecoder::new(&*adapter);
 
         let mut heard = |text: &str| {

@@ -12,6 +12,7 @@ mod images;
 mod json;
 pub mod ollama;
 pub mod openai_chat;
+pub mod openai_responses;
 mod refused;
 pub mod registry;
 mod sources;
@@ -39,6 +40,13 @@ pub trait Adapter: Send + Sync + 'static {
 
     /// What an answer that is no success means. `body` is at most the first 64 KiB of it.
     fn failure(&self, head: &Head, body: &[u8]) -> Failure;
+
+    /// The call that ends an answer at the provider, where closing its connection does not. Its response says nothing
+    /// that matters.
+    fn cancel_call(&self, upstream_id: &str) -> Option<Call> {
+        let _ = upstream_id;
+        None
+    }
 
     /// The path of a cheap `GET` that opens a connection, if there is one.
     fn warm_path(&self) -> Option<&'static str>;

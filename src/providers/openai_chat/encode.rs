@@ -47,7 +47,7 @@ fn limit(flavor: &Flavor, request: &ChatRequest, body: &mut Map<String, Value>, 
 }
 
 /// Whether this is one of OpenAI's models that reason: `o1` and its kin, `gpt-5` and later.
-fn counts_completion(model: &str) -> bool {
+pub(in crate::providers) fn counts_completion(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
     let number = |text: &str| {
         let digits = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());

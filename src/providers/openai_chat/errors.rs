@@ -38,6 +38,7 @@ const PRECISE: &[(Code, &[&str])] = &[
             "responsibleaipolicyviolation",
             "invalid_prompt",
             "data_inspection_failed",
+            "image_content_policy_violation",
             "guardrail",
             "safety",
         ],
@@ -78,6 +79,7 @@ const PRECISE: &[(Code, &[&str])] = &[
             "rate_limit_error",
             "ratelimiterror",
             "rate_limit_reached_error",
+            "request_rate_limit_exceeded",
             "slow_down",
             "too_many_requests",
             "resource_exhausted",
@@ -103,7 +105,15 @@ const PRECISE: &[(Code, &[&str])] = &[
     ),
     (
         Code::UpstreamTimeout,
-        &["timeout", "timeout_error", "request_timeout", "gateway_timeout", "upstream_timeout", "deadline_exceeded"],
+        &[
+            "timeout",
+            "timeout_error",
+            "request_timeout",
+            "gateway_timeout",
+            "upstream_timeout",
+            "vector_store_timeout",
+            "deadline_exceeded",
+        ],
     ),
 ];
 
@@ -119,6 +129,20 @@ const COARSE: &[(Code, &[&str])] = &[
             "badrequesterror",
             "validation_error",
             "unprocessable_entity",
+            "invalid_encrypted_content",
+            "invalid_image",
+            "invalid_image_format",
+            "invalid_image_mode",
+            "invalid_image_url",
+            "invalid_base64_image",
+            "unsupported_image_media_type",
+            "image_too_large",
+            "image_too_small",
+            "image_file_too_large",
+            "image_file_not_found",
+            "image_parse_error",
+            "empty_image_file",
+            "failed_to_download_image",
         ],
     ),
     (Code::UpstreamModel, &["not_found", "not_found_error", "notfounderror"]),
@@ -162,6 +186,10 @@ const PARAMS: [&str; 11] = [
     "tools",
     "top_p",
 ];
+
+/// Where a server's name for a request field is not the one that weir's clients know.
+const RENAMED_PARAMS: [(&str, &str); 3] =
+    [("input", "messages"), ("max_output_tokens", "max_tokens"), ("text", "response_format")];
 
 /// The failure of an answer that has this error in its stream.
 pub(in crate::providers) fn in_stream(error: &Value) -> Failure {
@@ -257,6 +285,8 @@ fn asked_ms(error: &Value) -> Option<f64> {
 
 fn with_param(mut failure: Failure, error: &Value) -> Failure {
     let field = json::text(error, "param").and_then(|param| param.split(['.', '[']).next());
+    let field =
+        RENAMED_PARAMS.into_iter().find(|(theirs, _)| Some(*theirs) == field).map_or(field, |(_, ours)| Some(ours));
     failure.param = PARAMS.into_iter().find(|known| Some(*known) == field).map(Into::into);
     failure
 }

@@ -5,13 +5,13 @@
 //! holds only what must be known before an answer comes.
 
 mod decode;
-mod encode;
+pub(super) mod encode;
 pub(super) mod errors;
 mod signatures;
 #[cfg(test)]
 mod tests;
 pub(super) mod tools;
-mod usage;
+pub(super) mod usage;
 
 use super::{Adapter, Call, Decode, Framing, Head};
 use crate::chat::ChatRequest;

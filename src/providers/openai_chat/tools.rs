@@ -65,7 +65,20 @@ impl Calls {
         self.add_part(&Part::of(value), out)
     }
 
-    /// Takes a piece of a call; returns the id of the call it belongs to.
+    /// Takes a part whose arguments are the whole ones: what has come of them before is not told again.
+    pub(in crate::providers) fn add_whole(
+        &mut self,
+        mut part: Part<'_>,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) -> Result<&str, Failure> {
+        if let Some(at) = self.find(&part) {
+            let rest = part.arguments.strip_prefix(self.calls[at].arguments.as_str()).unwrap_or_default();
+            part.arguments = rest.to_owned().into();
+        }
+        self.add_part(&part, out)
+    }
+
+    /// Takes a part of a call; returns the id of the call it belongs to.
     pub(in crate::providers) fn add_part(
         &mut self,
         part: &Part<'_>,
@@ -148,6 +161,10 @@ impl Call {
     }
 
     fn take(&mut self, part: &Part<'_>) {
+        if let (Some(id), false, false) = (part.id, self.id_given, self.told) {
+            id.clone_into(&mut self.id);
+            self.id_given = true;
+        }
         if let (Some(name), true) = (part.name, self.name.is_empty()) {
             name.clone_into(&mut self.name);
         }
@@ -291,6 +308,27 @@ mod tests {
             [json!({"name": "f", "arguments": ""}), json!({"arguments": "{\"x\":"}), json!({"arguments": "1}"})];
 
         assert_eq!(calls(&parts, false), ["call_0 f {\"x\":1}"]);
+    }
+
+    #[test]
+    fn whole_arguments_tell_what_their_pieces_have_not() {
+        let mut calls = Calls::default();
+        let mut told = Vec::new();
+        let mut out = |piece: Piece<'_>| match piece {
+            Piece::Event(Event::ToolCallPiece { id, arguments_delta, .. }) => {
+                told.push(format!("{id} {arguments_delta}"));
+            }
+            other => panic!("{other:?}"),
+        };
+        let piece = |text: &'static str| Part { number: Some(2), arguments: text.into(), ..Part::default() };
+        let whole = || Part { id: Some("a"), name: Some("f"), ..piece("{\"x\":1}") };
+
+        calls.add_part(&piece("{\"x"), &mut out).unwrap();
+        calls.add_whole(whole(), &mut out).unwrap();
+        calls.add_whole(whole(), &mut out).unwrap();
+        calls.add_whole(Part { id: Some("b"), ..whole() }, &mut out).unwrap();
+
+        assert_eq!(told, ["a {\"x\":1}", "b {\"x\":1}"]);
     }
 
     #[test]

@@ -7,14 +7,14 @@ use crate::providers::json;
 
 /// What has been said about an answer's cost.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(in crate::providers) struct Ledger {
     last: Usage,
     told: Usage,
 }
 
 impl Ledger {
     /// Takes a chunk's figures, wherever they are in it.
-    pub(super) fn note(&mut self, chunk: &Value) {
+    pub(in crate::providers) fn note(&mut self, chunk: &Value) {
         let groq = json::get(chunk, "x_groq").and_then(|groq| json::get(groq, "usage"));
         let usage = json::get(chunk, "usage").or(groq).map(usage);
         if let Some(usage) = usage.filter(|usage| *usage != Usage::default()) {
@@ -24,7 +24,7 @@ impl Ledger {
 
     /// The event for figures that have not been told yet. Some servers count along with every chunk; telling each of
     /// these would double the events, so this is asked for only when the answer has found its end.
-    pub(super) fn news(&mut self) -> Option<Event<'static>> {
+    pub(in crate::providers) fn news(&mut self) -> Option<Event<'static>> {
         if self.last == self.told {
             return None;
         }

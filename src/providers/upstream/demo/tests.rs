@@ -58,7 +58,7 @@ impl Heard {
 }
 
 async fn hear(body: Value) -> Heard {
-    let adapter = registry::adapter(Dialect::Demo).unwrap();
+    let adapter = registry::adapter(Dialect::Demo);
     let started = Instant::now();
     let call = Call { path: String::new(), headers: vec![], body: body.to_string().into_bytes() };
     let mut opened = Demo::new().open(call).await.unwrap();
