@@ -67,7 +67,7 @@ impl<A: Actor> Address<A> {
         self.0.read().clone()
     }
 
-    fn set(&self, addr: Addr<A>) {
+    pub(super) fn set(&self, addr: Addr<A>) {
         *self.0.write() = Some(addr);
     }
 }

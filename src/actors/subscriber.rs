@@ -67,11 +67,10 @@ impl Subscriber {
         Self { subscription, stream, on_disconnect, metrics, grace: None }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "at most one for each listener that leaves; a lost one would leak")]
     fn withdraw(&self) {
         let request = self.subscription.facts.request.clone();
-        let withdraw = stream::Withdraw { request, asked: Instant::now(), reply: None };
-        // A stream that takes no message any more is ending, which is what is wanted.
-        let _ = self.stream.try_send(withdraw);
+        self.stream.do_send(stream::Withdraw { request, asked: Instant::now(), reply: None });
     }
 }
 
@@ -81,7 +80,8 @@ impl Actor for Subscriber {
     fn started(&mut self, ctx: &mut Context<Self>) {
         let me = ctx.address();
         self.subscription.on_unattended(move || tell_unattended(&me));
-        if self.subscription.bodies() == 0 {
+        // The listener may have come and gone already. One that has not come yet is no reason to do anything.
+        if self.subscription.was_attended() && self.subscription.bodies() == 0 {
             ctx.notify(Unattended);
         }
     }
@@ -97,8 +97,12 @@ impl Handler<Unattended> for Subscriber {
 
     fn handle(&mut self, _: Unattended, ctx: &mut Context<Self>) {
         let OnDisconnect::CancelAfter(grace) = self.on_disconnect else { return };
-        if self.subscription.bodies() > 0 || self.grace.is_some() {
+        if self.subscription.bodies() > 0 {
             return;
+        }
+        if let Some(timer) = self.grace.take() {
+            // Somebody came back and left again: the time begins anew.
+            ctx.cancel_future(timer);
         }
         if grace.is_zero() {
             self.withdraw();
@@ -123,16 +127,41 @@ impl Handler<Ended> for Subscriber {
     }
 }
 
+/// Whatever happens, nobody waits for an end that never comes.
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        if self.subscription.end().is_none() {
+            let outcome = Arc::new(Outcome::failed(stream::broken(), false));
+            let last_seq = self.subscription.log.last_seq();
+            finish(&self.subscription, &Ended { outcome, last_seq, at: Instant::now() }, &self.metrics);
+        }
+    }
+}
+
 // --- The end of a request -----------------------------------------------------
 
-/// Ends a subscription: metrics first, so that they include the request when its client reads `done`.
+/// Ends a subscription, once: metrics first, so that they include the request when its client reads `done`.
 pub fn finish(subscription: &Subscription, ended: &Ended, metrics: &Metrics) {
-    let facts = &subscription.facts;
+    if subscription.end().is_some() {
+        return;
+    }
     let latency_ms = subscription.since_arrival_ms(Some(ended.at)).unwrap_or(0);
+    if !ended.outcome.asks_again() {
+        let finished = Finished::new(subscription, &ended.outcome, latency_ms);
+        log_line(subscription, &finished);
+        metrics.finished(subscription.facts.provider.as_str(), finished);
+    }
+    close(subscription, ended, latency_ms);
+}
+
+/// Ends a subscription that has not joined and is to be asked again: it does not count as a request.
+pub(super) fn dismiss(subscription: &Subscription, why: &stream::NotJoined) {
+    let outcome = Arc::new(Outcome::refused(why));
+    close(subscription, &Ended { outcome, last_seq: 0, at: Instant::now() }, 0);
+}
+
+fn close(subscription: &Subscription, ended: &Ended, latency_ms: u32) {
     let frame = done_frame(subscription, ended, latency_ms);
-    let finished = Finished::new(subscription, &ended.outcome, latency_ms);
-    log_line(subscription, &finished);
-    metrics.finished(facts.provider.as_str(), finished);
     subscription.finish(End { frame, last_seq: ended.last_seq, outcome: (*ended.outcome).clone(), latency_ms });
 }
 

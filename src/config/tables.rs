@@ -128,6 +128,8 @@ tables! {
         answer_bytes_max: usize = 16 * MIB => KIB..=GIB;
         /// How long an ended stream can be resumed, in milliseconds.
         retain_ms: u64 = 600_000 => 0..=DAY_MS;
+        /// What ended streams may hold together until then, in bytes; the oldest go first.
+        retained_bytes_max: usize = 256 * MIB => MIB..=64 * GIB;
         /// Running streams at once.
         streams_max: usize = 10_000 => 1..=1_000_000;
         /// Listeners of one stream at once.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use self::tables::{Ask, Decision, Tables, TurnIds};
 use super::guardian::Link;
-use super::stream::{self, Environment, Identity, JoinReply, NotJoined, Stream};
+use super::stream::{self, Environment, Identity, JoinReply, NotJoined, Reply, Stream};
 use super::subscriber;
 use super::target::Target;
 use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId};
@@ -167,6 +167,21 @@ pub struct TurnEnded {
     pub thread: ThreadId,
 }
 
+/// News from a stream: a request has left, its turn goes on for others.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Left(pub RequestId);
+
+/// News from a stream: it has not taken a request in, which may therefore be asked again.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct NotTaken {
+    /// Which stream.
+    pub stream: StreamId,
+    /// Which request.
+    pub request: RequestId,
+}
+
 /// News from a stream: the answer is over.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
@@ -245,6 +260,16 @@ pub struct RunningStream {
     provider: ProviderName,
     model: Arc<str>,
     began: Instant,
+    /// When its listeners were last woken without news.
+    nudged: Instant,
+}
+
+#[cfg(test)]
+impl RunningStream {
+    /// The stream itself.
+    pub(super) fn addr(&self) -> &Addr<Stream> {
+        &self.addr
+    }
 }
 
 /// See the module.
@@ -275,7 +300,7 @@ impl Coalescer {
     /// Starts the stream that answers `join` and those who will share it.
     fn lead(&mut self, join: Join, stream_id: StreamId) {
         let Some(target) = self.targets.get(&join.chat.provider).cloned() else {
-            self.tables.ended(&stream_id, None, false, Instant::now());
+            self.tables.ended(&stream_id, None, None, Instant::now());
             let failure = Failure::new(Code::UnknownProvider, "no provider of this name is configured");
             let _ = join.reply.send(Err(NotJoined::Failed(failure)));
             return;
@@ -285,7 +310,8 @@ impl Coalescer {
         let (provider, model) = (join.chat.provider.clone(), join.chat.model.clone());
         let environment = self.environment.clone();
         let stream = Stream::new(stream_id.clone(), org, join.chat, target, log.clone(), environment).start();
-        let running = RunningStream { addr: stream, log, provider, model, began: Instant::now() };
+        let began = Instant::now();
+        let running = RunningStream { addr: stream, log, provider, model, began, nudged: began };
         let ids = join.turn.as_ref().map(NewTurn::ids);
         let facts = Facts { request: join.request, ids, role: CallRole::Leader, arrived: join.arrived };
         self.forward(&running, facts, stream_id.clone(), join.turn, join.identity, join.reply);
@@ -296,6 +322,7 @@ impl Coalescer {
         let streams = self.streams.clone();
         let streams = streams.lock();
         let Some(running) = streams.get(&stream_id) else {
+            self.tables.not_taken(&stream_id, &join.request);
             let _ = join.reply.send(Err(NotJoined::JustEnded));
             return;
         };
@@ -330,6 +357,7 @@ impl Coalescer {
             running.log.clone(),
         ));
         self.tables.attach(&request, subscription.clone());
+        let reply = Reply::new(reply, subscription.clone(), self.environment.coalescer.clone());
         routing::join(&running.addr, stream::Join { subscription, turn, ids, identity, reply });
     }
 

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Cancel, Cancellation, Coalescer, Ended, Find, FindTurn, Found, Load, Snapshot, Stop, StreamStatus, TurnEnded,
-    Weigh, Whose,
+    Cancel, Cancellation, Coalescer, Ended, Find, FindTurn, Found, Left, Load, NotTaken, Snapshot, Stop, StreamStatus,
+    TurnEnded, Weigh, Whose,
 };
 use crate::actors::stream::{self, Stream};
 use crate::chat::{StreamId, ThreadId};
@@ -40,9 +40,10 @@ impl Coalescer {
     /// Wakes the listeners of streams that have been silent, so that they can say that they are alive.
     pub(super) fn nudge_silent(&self) {
         let now = Instant::now();
-        for stream in self.streams.lock().values() {
-            let last = stream.log.stats().last_append.unwrap_or(stream.began);
+        for stream in self.streams.lock().values_mut() {
+            let last = stream.log.last_append().unwrap_or(stream.began).max(stream.nudged);
             if now.saturating_duration_since(last) >= self.settings.ping_early {
+                stream.nudged = now;
                 stream.log.nudge();
             }
         }
@@ -56,34 +57,42 @@ impl Coalescer {
 impl Handler<Cancel> for Coalescer {
     type Result = ();
 
-    fn handle(&mut self, cancel: Cancel, _: &mut Context<Self>) {
+    fn handle(&mut self, cancel: Cancel, ctx: &mut Context<Self>) {
         let Cancel { request, asked, reply } = cancel;
-        let ended =
-            self.tables.payload(&request).and_then(|subscription| subscription.end()).map(|end| end.outcome.status);
-        if let Some(status) = ended {
-            let _ = reply.send(Cancellation::Ended(status));
-            return;
-        }
-        let streams = self.streams.lock();
-        let Some(running) = self.tables.stream_of(&request).and_then(|stream| streams.get(stream)) else {
+        let Some(subscription) = self.tables.payload(&request).cloned() else {
             self.tables.intend_cancel(request, asked);
             let _ = reply.send(Cancellation::Unknown);
             return;
         };
-        let (cancelled, answer) = oneshot::channel();
-        withdraw(&running.addr, stream::Withdraw { request: request.clone(), asked, reply: Some(cancelled) });
-        let subscription = self.tables.payload(&request).cloned();
+        if let Some(end) = subscription.end() {
+            let _ = reply.send(Cancellation::Ended(end.outcome.status));
+            return;
+        }
+        let (told, answer) = oneshot::channel();
+        // A stream that is not listed has ended, and its requests are about to hear of it.
+        if let Some(running) = self.streams.lock().get(&subscription.facts.stream) {
+            withdraw(&running.addr, stream::Withdraw { request: request.clone(), asked, reply: Some(told) });
+        }
+        let me = ctx.address();
         tokio::task::spawn_local(async move {
-            let cancellation = match answer.await {
-                Ok(stream::Cancelled::AlreadyOver) | Err(_) => match subscription {
-                    Some(subscription) => Cancellation::Ended(subscription.ended().await.outcome.status),
-                    None => Cancellation::Unknown,
-                },
-                Ok(cancelled) => Cancellation::Withdrawn(cancelled),
-            };
-            let _ = reply.send(cancellation);
+            match answer.await {
+                Ok(stream::Cancelled::AlreadyOver) | Err(_) => {
+                    let outcome = &subscription.ended().await.outcome;
+                    if outcome.asks_again() {
+                        return again(&me, Cancel { request, asked, reply });
+                    }
+                    let _ = reply.send(Cancellation::Ended(outcome.status));
+                }
+                Ok(cancelled) => drop(reply.send(Cancellation::Withdrawn(cancelled))),
+            }
         });
     }
+}
+
+/// The request had not joined when its cancel came; it may be on its way once more.
+#[expect(clippy::disallowed_methods, reason = "one message for each call of a client")]
+fn again(coalescer: &Addr<Coalescer>, cancel: Cancel) {
+    coalescer.do_send(cancel);
 }
 
 impl Handler<Stop> for Coalescer {
@@ -141,15 +150,32 @@ impl Handler<TurnEnded> for Coalescer {
     }
 }
 
+impl Handler<Left> for Coalescer {
+    type Result = ();
+
+    fn handle(&mut self, Left(request): Left, _: &mut Context<Self>) {
+        self.tables.left(&request);
+    }
+}
+
+impl Handler<NotTaken> for Coalescer {
+    type Result = ();
+
+    fn handle(&mut self, news: NotTaken, _: &mut Context<Self>) {
+        self.tables.not_taken(&news.stream, &news.request);
+    }
+}
+
 impl Handler<Ended> for Coalescer {
     type Result = ();
 
     fn handle(&mut self, news: Ended, _: &mut Context<Self>) {
-        self.streams.lock().remove(&news.stream);
+        let running = self.streams.lock().remove(&news.stream);
+        let weight = running.map_or(0, |running| running.log.weight());
         // A shed request says nothing about the next identical one.
         let shed = [Code::ProviderBusy, Code::QueueTimeout, Code::Interrupted, Code::Internal, Code::Storage];
         let failure = news.failure.filter(|failure| !shed.contains(&failure.code));
-        self.tables.ended(&news.stream, failure, news.retain, Instant::now());
+        self.tables.ended(&news.stream, failure, news.retain.then_some(weight), Instant::now());
     }
 }
 
@@ -160,7 +186,7 @@ impl Handler<Snapshot> for Coalescer {
         let now = Instant::now();
         let streams = self.streams.lock();
         let mut rows: Vec<_> = streams.iter().map(|(id, stream)| status(id, stream, now)).collect();
-        rows.sort_by(|a, b| b.age_ms.cmp(&a.age_ms));
+        rows.sort_by_key(|row| std::cmp::Reverse(row.age_ms));
         MessageResult(rows)
     }
 }

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 use crate::chat::{MessageId, OrgId, RequestId, RequestKey, StreamId, ThreadId};
 use crate::failure::{Code, Failure};
 
+/// What one remembered request weighs beside the answer, roughly: its ids, its end, its places in the tables.
+const REQUEST_BYTES: usize = 1024;
+
 /// The sizes and times of the tables.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -21,6 +24,8 @@ pub struct Limits {
     pub error_ttl: Duration,
     /// How long an ended answer can be resumed.
     pub retain: Duration,
+    /// What all ended answers may weigh together, in bytes.
+    pub retained_bytes_max: usize,
     /// How long a cancel waits for its request.
     pub cancel_intent: Duration,
 }
@@ -81,14 +86,17 @@ struct Known<T> {
     stream: StreamId,
     body_digest: [u8; 32],
     idempotency_key: Option<String>,
+    thread: Option<ThreadId>,
+    has_left: bool,
     payload: Option<T>,
 }
 
-/// The running turn of a thread, and the request that began it.
+/// The running turn of a thread.
 #[derive(Debug)]
 struct Turn {
     stream: StreamId,
-    request: RequestId,
+    /// The requests that share it, in order of arrival; the first one has not left.
+    requests: VecDeque<RequestId>,
     ids: TurnIds,
 }
 
@@ -103,7 +111,9 @@ struct Running {
 /// An answer that has ended and can still be resumed.
 #[derive(Debug)]
 struct Ended {
+    stream: StreamId,
     requests: Vec<RequestId>,
+    bytes: usize,
     until: Instant,
 }
 
@@ -126,6 +136,7 @@ pub struct Tables<T> {
     errors: HashMap<RequestKey, RecentError>,
     intents: HashMap<RequestId, Instant>,
     ended: VecDeque<Ended>,
+    retained_bytes: usize,
 }
 
 impl<T> Tables<T> {
@@ -141,6 +152,7 @@ impl<T> Tables<T> {
             errors: HashMap::new(),
             intents: HashMap::new(),
             ended: VecDeque::new(),
+            retained_bytes: 0,
         }
     }
 
@@ -149,19 +161,23 @@ impl<T> Tables<T> {
         if let Some(decision) = self.known(ask) {
             return decision;
         }
-        if self.intents.remove(&ask.request).is_some_and(|until| now < until) {
+        // The intent stays: a client that sends its request once more has cancelled that one too.
+        if self.intents.get(&ask.request).is_some_and(|until| now < *until) {
             return Decision::Withdrawn;
         }
         let flight = self.flights.get(&ask.key).cloned();
         if let Some(running) = ask.turn.as_ref().and_then(|turn| self.turns.get(&turn.thread))
             && flight.as_ref() != Some(&running.stream)
         {
-            let mut failure = Failure::new(Code::TurnInProgress, "another message of this thread is being answered");
-            failure.conflicting_request_id = Some(running.request.as_str().into());
-            return Decision::Reject(failure);
+            return Decision::Reject(in_the_way(running, ask));
         }
-        if self.requests.len() >= self.limits.requests_max && !self.forget_oldest() {
-            return Decision::Reject(Failure::new(Code::Overloaded, "too many requests are running (requests_max)"));
+        while self.requests.len() >= self.limits.requests_max {
+            if !self.forget_oldest() {
+                return Decision::Reject(Failure::new(
+                    Code::Overloaded,
+                    "too many requests are running (requests_max)",
+                ));
+            }
         }
         if let Some(stream) = flight {
             return self.follow(ask, stream);
@@ -220,19 +236,27 @@ impl<T> Tables<T> {
         let mut opened = false;
         if let Some(running) = self.running.get_mut(&stream) {
             running.requests.push(ask.request.clone());
-            if let Some(ids) = &ask.turn
-                && running.threads.insert(ids.thread.clone())
-            {
-                let turn = Turn { stream: stream.clone(), request: ask.request.clone(), ids: ids.clone() };
-                self.turns.insert(ids.thread.clone(), turn);
-                opened = true;
+            if let Some(ids) = &ask.turn {
+                opened = running.threads.insert(ids.thread.clone());
+                let turn = self.turns.entry(ids.thread.clone()).or_insert_with(|| Turn {
+                    stream: stream.clone(),
+                    requests: VecDeque::new(),
+                    ids: ids.clone(),
+                });
+                turn.requests.push_back(ask.request.clone());
             }
         }
         if let Some(idempotency_key) = &ask.idempotency_key {
             self.idempotency.insert((ask.request.org().clone(), idempotency_key.clone()), ask.request.clone());
         }
-        let idempotency_key = ask.idempotency_key.clone();
-        let known = Known { stream, body_digest: ask.body_digest, idempotency_key, payload: None };
+        let known = Known {
+            stream,
+            body_digest: ask.body_digest,
+            idempotency_key: ask.idempotency_key.clone(),
+            thread: ask.turn.as_ref().map(|turn| turn.thread.clone()),
+            has_left: false,
+            payload: None,
+        };
         self.requests.insert(ask.request.clone(), known);
         opened
     }
@@ -254,9 +278,9 @@ impl<T> Tables<T> {
         self.requests.get(request).map(|known| &known.stream)
     }
 
-    /// The running answer of a thread, with the request that began it.
+    /// The running answer of a thread, with the first of its requests that has not left.
     pub fn turn_of(&self, thread: &ThreadId) -> Option<(&StreamId, &RequestId)> {
-        self.turns.get(thread).map(|turn| (&turn.stream, &turn.request))
+        self.turns.get(thread).and_then(|turn| Some((&turn.stream, turn.requests.front()?)))
     }
 
     /// Whether an answer runs.
@@ -271,12 +295,40 @@ impl<T> Tables<T> {
 
     /// Cancels a request before it comes. `false` when the table of such intents is full.
     pub fn intend_cancel(&mut self, request: RequestId, now: Instant) -> bool {
-        self.intents.retain(|_, until| now < *until);
         if self.intents.len() >= self.limits.requests_max {
             return false;
         }
         self.intents.insert(request, now + self.limits.cancel_intent);
         true
+    }
+
+    /// A request has left its thread's turn, which goes on for the others.
+    pub fn left(&mut self, request: &RequestId) {
+        let Some(known) = self.requests.get_mut(request) else { return };
+        known.has_left = true;
+        let thread = known.thread.clone();
+        self.tidy_turn(thread.as_ref());
+    }
+
+    /// A request was not taken in by `stream` after all: it can be asked again.
+    pub fn not_taken(&mut self, stream: &StreamId, request: &RequestId) {
+        let Some(known) = self.requests.get(request).filter(|known| known.stream == *stream) else { return };
+        let thread = known.thread.clone();
+        self.forget(stream, request);
+        if let Some(turn) = thread.as_ref().and_then(|thread| self.turns.get_mut(thread)) {
+            turn.requests.retain(|waiting| waiting != request);
+        }
+        self.tidy_turn(thread.as_ref());
+    }
+
+    /// Sees to it that the first request of a turn is one that is still there.
+    fn tidy_turn(&mut self, thread: Option<&ThreadId>) {
+        let Some(turn) = thread.and_then(|thread| self.turns.get_mut(thread)) else { return };
+        while let Some(first) = turn.requests.front()
+            && self.requests.get(first).is_none_or(|known| known.has_left)
+        {
+            turn.requests.pop_front();
+        }
     }
 
     /// A thread's turn is over although its answer goes on for other threads.
@@ -299,8 +351,8 @@ impl<T> Tables<T> {
     }
 
     /// An answer has ended. A failure answers identical requests for a while. Its requests can be resumed for a while,
-    /// unless nobody was ever told of them.
-    pub fn ended(&mut self, stream: &StreamId, failure: Option<Failure>, retain: bool, now: Instant) {
+    /// unless nobody was ever told of them; `retain` says what it weighs.
+    pub fn ended(&mut self, stream: &StreamId, failure: Option<Failure>, retain: Option<usize>, now: Instant) {
         self.close(stream);
         let Some(running) = self.running.remove(stream) else { return };
         for thread in &running.threads {
@@ -312,12 +364,17 @@ impl<T> Tables<T> {
         if let Some(failure) = failure.filter(|_| room) {
             self.errors.insert(running.key, RecentError { failure, until: now + self.limits.error_ttl });
         }
-        if retain {
-            let until = now + self.limits.retain;
-            self.ended.push_back(Ended { requests: running.requests, until });
-        } else {
-            running.requests.iter().for_each(|request| self.forget(request));
-        }
+        let Some(answer_bytes) = retain else {
+            running.requests.iter().for_each(|request| self.forget(stream, request));
+            return;
+        };
+        let mut requests = running.requests;
+        requests.retain(|request| self.stream_of(request) == Some(stream));
+        let (stream, until) = (stream.clone(), now + self.limits.retain);
+        let bytes = answer_bytes.saturating_add(REQUEST_BYTES.saturating_mul(requests.len()));
+        self.retained_bytes = self.retained_bytes.saturating_add(bytes);
+        self.ended.push_back(Ended { stream, requests, bytes, until });
+        while self.retained_bytes > self.limits.retained_bytes_max && self.forget_oldest() {}
     }
 
     /// Forgets what has outlived its time.
@@ -334,6 +391,11 @@ impl<T> Tables<T> {
         self.ended.len()
     }
 
+    /// What those weigh together, in bytes.
+    pub fn retained_bytes(&self) -> usize {
+        self.retained_bytes
+    }
+
     /// Requests remembered, running and ended.
     pub fn requests(&self) -> usize {
         self.requests.len()
@@ -341,14 +403,30 @@ impl<T> Tables<T> {
 
     fn forget_oldest(&mut self) -> bool {
         let Some(ended) = self.ended.pop_front() else { return false };
-        ended.requests.iter().for_each(|request| self.forget(request));
+        self.retained_bytes = self.retained_bytes.saturating_sub(ended.bytes);
+        ended.requests.iter().for_each(|request| self.forget(&ended.stream, request));
         true
     }
 
-    fn forget(&mut self, request: &RequestId) {
+    /// Forgets a request, unless its id stands for another answer by now.
+    fn forget(&mut self, stream: &StreamId, request: &RequestId) {
+        if self.stream_of(request) != Some(stream) {
+            return;
+        }
         let Some(known) = self.requests.remove(request) else { return };
         if let Some(idempotency_key) = known.idempotency_key {
             self.idempotency.remove(&(request.org().clone(), idempotency_key));
         }
     }
+}
+
+/// Why a request cannot begin a turn while another one runs in its thread.
+fn in_the_way(running: &Turn, ask: &Ask) -> Failure {
+    let first = running.requests.front();
+    if first.is_some_and(|first| first.org() != ask.request.org()) {
+        return Failure::new(Code::ThreadNotFound, "no such thread");
+    }
+    let mut failure = Failure::new(Code::TurnInProgress, "another message of this thread is being answered");
+    failure.conflicting_request_id = first.map(|request| request.as_str().into());
+    failure
 }

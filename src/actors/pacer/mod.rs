@@ -75,6 +75,13 @@ impl Permit {
 #[derive(Debug, Clone, Default)]
 pub struct InFlight(Arc<AtomicUsize>);
 
+impl InFlight {
+    /// The number.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Private: a dropped [`Permit`].
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -141,7 +148,7 @@ struct Caller {
 impl Pacer {
     /// A pacer with a full bucket. `count` says how many permits are out already.
     pub fn new(provider: ProviderName, limits: Limits, count: InFlight, link: Link) -> Self {
-        let schedule = Schedule::new(limits, count.0.load(Ordering::Relaxed), Instant::now());
+        let schedule = Schedule::new(limits, count.get(), Instant::now());
         Self { provider, schedule, count, timer: None, places_told: None, _link: link }
     }
 
@@ -153,7 +160,7 @@ impl Pacer {
     /// Serves whoever may go, dismisses whoever waited too long, and sets the clock for the next time.
     fn advance(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
-        self.schedule.set_in_flight(self.count.0.load(Ordering::Relaxed));
+        self.schedule.set_in_flight(self.count.get());
         for caller in self.schedule.expire(now, |caller| caller.reply.is_closed()) {
             let _ = caller.reply.send(Err(QueueTimeout));
         }

@@ -26,6 +26,9 @@ use crate::providers::{Call, Flow, Piece};
 const BACK_OFF: Duration = Duration::from_millis(250);
 /// No pause is longer than this, whatever a provider asks for.
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+/// A checkpoint writes the whole text, so it waits one interval longer for each such part: what is written in a second
+/// has a bound, however long the answer grows.
+const CHECKPOINT_BYTES: usize = 64 * 1024;
 /// What is read of an answer that is an error.
 const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -51,7 +54,7 @@ struct Clocks {
     last_byte: Instant,
     heard: bool,
     content: bool,
-    text_bytes: usize,
+    answer_bytes: usize,
     checkpoint_due: Option<Instant>,
 }
 
@@ -126,14 +129,16 @@ impl Attempt {
 
     async fn open(&self, call: Call) -> Result<Opened, Failure> {
         let limit = Duration::from_millis(self.target.provider.headers_timeout_ms);
-        match timeout(limit, self.target.transport.open(call)).await {
-            Ok(opened) => opened.map_err(Failure::from),
+        let failure = match timeout(limit, self.target.transport.open(call)).await {
+            Ok(Ok(opened)) => return Ok(opened),
+            Ok(Err(error)) => Failure::from(error),
             Err(_) => {
-                self.phase.set(Phase::Headers);
                 let message = "the provider did not begin its answer in time (headers_timeout_ms)";
-                Err(Failure::new(Code::UpstreamTimeout, message))
+                Failure::new(Code::UpstreamTimeout, message)
             }
-        }
+        };
+        // Unless the transport knows better, the call may have reached the provider.
+        Err(Failure { phase: failure.phase.or(Some(Phase::Headers)), ..failure })
     }
 
     /// Reads what the provider says about its refusal.
@@ -172,12 +177,16 @@ impl Attempt {
                         self.log.reach(|timings| timings.first_byte = Some(clocks.last_byte));
                     }
                     let flow = decoder.push(&chunk, &mut |piece| self.take(piece, &mut clocks))?;
-                    self.check_size(clocks.text_bytes)?;
+                    self.check_size(clocks.answer_bytes)?;
                     if flow == Flow::Ended {
                         self.target.transport.recycle(body);
                         return Ok(decoder.finish());
                     }
-                    if clocks.checkpoint_due.is_some_and(|due| due < alarm.deadline()) {
+                    // A provider that never pauses leaves the alarm no turn.
+                    if clocks.last_byte >= alarm.deadline() {
+                        self.ring(&mut clocks)?;
+                        alarm.as_mut().reset(self.next_alarm(&clocks));
+                    } else if clocks.checkpoint_due.is_some_and(|due| due < alarm.deadline()) {
                         alarm.as_mut().reset(self.next_alarm(&clocks));
                     }
                 }
@@ -197,19 +206,24 @@ impl Attempt {
                     clocks.content = true;
                     self.phase.set(Phase::MidStream);
                 }
-                clocks.text_bytes = self.log.append(&event);
+                clocks.answer_bytes = self.log.append(&event);
                 if clocks.checkpoint_due.is_none() {
-                    clocks.checkpoint_due = Some(clocks.last_byte + self.checkpoint_interval);
+                    let steps = u32::try_from(clocks.answer_bytes / CHECKPOINT_BYTES).unwrap_or(u32::MAX);
+                    let pause = self.checkpoint_interval.saturating_mul(steps.saturating_add(1));
+                    clocks.checkpoint_due = Some(clocks.last_byte + pause);
                 }
             }
             Piece::Model(model) => self.log.note(|transcript| transcript.model = Some(model.to_owned())),
             Piece::UpstreamId(id) => self.log.note(|transcript| transcript.upstream_id = Some(id.to_owned())),
-            Piece::Opaque(signature) => self.log.note(|transcript| transcript.opaque.push(signature)),
+            Piece::Opaque(signature) => self.log.note(|transcript| {
+                transcript.keep_opaque(signature);
+                clocks.answer_bytes = transcript.bytes();
+            }),
         }
     }
 
-    fn check_size(&self, text_bytes: usize) -> Result<(), Failure> {
-        if text_bytes <= self.answer_bytes_max {
+    fn check_size(&self, answer_bytes: usize) -> Result<(), Failure> {
+        if answer_bytes <= self.answer_bytes_max {
             return Ok(());
         }
         let limit = self.answer_bytes_max;
@@ -283,7 +297,7 @@ impl Attempt {
 impl Clocks {
     fn new(started: Instant) -> Self {
         let last_byte = Instant::now();
-        Self { started, last_byte, heard: false, content: false, text_bytes: 0, checkpoint_due: None }
+        Self { started, last_byte, heard: false, content: false, answer_bytes: 0, checkpoint_due: None }
     }
 }
 

@@ -6,16 +6,16 @@ use actix::prelude::*;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::interests::Group;
-use super::joining::{answer, keep_request};
-use super::{Member, State, Stream, Waiting};
+use super::joining::keep_request;
+use super::{Member, NotJoined, Settled, State, Stream, TurnSettled, Waiting, broken, tell};
 use crate::actors::coalescer;
+use crate::actors::coalescer::tables::TurnIds;
 use crate::actors::subscriber::Ended;
 use crate::chat::MessageId;
 use crate::event::{Finish, FinishReason, Status, Usage};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Outcome, StreamLog, Subscription, Transcript};
-use crate::store::{Checkpoint, EndedRequest, Settle};
+use crate::store::{Checkpoint, EndedRequest, Settle, Store};
 
 /// How many characters of English make a token, roughly; for estimates of answers that were cut.
 const CHARS_PER_TOKEN: usize = 4;
@@ -28,13 +28,13 @@ pub(super) fn finished(log: &StreamLog, finish: Finish) -> Outcome {
 
 /// The outcome of an answer that failed on its way.
 pub(super) fn failed(log: &StreamLog, failure: Failure) -> Outcome {
-    let partial = log.with_transcript(|transcript| transcript.bytes() > 0);
+    let partial = log.with_transcript(Transcript::has_text);
     Outcome { usage: usage(log), ..Outcome::failed(failure, partial) }
 }
 
 /// The outcome of an answer that was stopped from this side.
 pub(super) fn stopped(log: &StreamLog, status: Status) -> Outcome {
-    let partial = log.with_transcript(|transcript| transcript.bytes() > 0);
+    let partial = log.with_transcript(Transcript::has_text);
     let (reason, failure) = match status {
         Status::Interrupted => {
             (FinishReason::Error, Some(Failure::new(Code::Interrupted, "the server stopped during the answer")))
@@ -70,31 +70,37 @@ impl Stream {
         let at = Instant::now();
         let was_kept = self.state != State::Asking;
         self.state = State::Settling;
-        let answers: Vec<_> = self.interests.turns().map(|turn| turn.answer.clone()).collect();
-        if answers.is_empty() || !was_kept {
-            // Nothing was written, nothing is to be.
-            self.take_waiting_rows();
-            self.interests.groups_mut().for_each(|group| group.open = true);
-            self.answer_groups();
-            self.tell_everybody(Arc::new(outcome), at, ctx);
+        if was_kept {
+            self.ending = Some((outcome, at));
+            return self.settle_if_open(ctx);
+        }
+        // Nothing was written, nothing is to be.
+        self.unopened.clear();
+        let waiting = self.interests.take_waiting();
+        self.tell_everybody(&Arc::new(outcome), at, ctx);
+        waiting.into_iter().for_each(|(_, waiting)| waiting.reply.joined());
+    }
+
+    /// Writes the end as soon as no turn is being opened. The task is spawned like those of the writes before it, so
+    /// that the store gets them in this order.
+    pub(super) fn settle_if_open(&mut self, ctx: &mut Context<Self>) {
+        if self.opening > 0 || self.state != State::Settling {
             return;
         }
+        let Some((outcome, at)) = self.ending.take() else { return };
+        let answers: Vec<_> = self.interests.turns().map(|turn| turn.answer.clone()).collect();
+        if answers.is_empty() {
+            return self.tell_everybody(&Arc::new(outcome), at, ctx);
+        }
         let write = self.write_end(answers, self.interests.iter().map(|(_, member)| member), &outcome, at);
-        let rows = self.take_waiting_rows();
-        let store = self.environment.store.clone();
-        let written = async move {
-            for row in rows {
-                keep_request(&store, row).await;
-            }
-            store.settle(write).await
-        };
-        let told = written.into_actor(self).map(move |written, stream, ctx| {
-            let saved = written.inspect_err(|error| {
-                log::error!(stream_id = stream.id.as_str(), error:?; "the end of an answer could not be kept");
+        let (store, me, stream) = (self.environment.store.clone(), ctx.address(), self.id.clone());
+        tokio::task::spawn_local(async move {
+            let saved = store.settle(write).await.inspect_err(|error| {
+                log::error!(stream_id = stream.as_str(), error:?; "the end of an answer could not be kept");
             });
-            stream.tell_everybody(Arc::new(Outcome { saved: saved.is_ok(), ..outcome }), at, ctx);
+            let outcome = Arc::new(Outcome { saved: saved.is_ok(), ..outcome });
+            tell(&me, Settled { outcome, at });
         });
-        ctx.spawn(told);
     }
 
     /// The last write of some of the answers.
@@ -133,16 +139,38 @@ impl Stream {
     }
 
     /// The store has the end: the coalescer first, so that the thread is free when its clients read `done`.
-    fn tell_everybody(&mut self, outcome: Arc<Outcome>, at: Instant, ctx: &mut Context<Self>) {
+    fn tell_everybody(&mut self, outcome: &Arc<Outcome>, at: Instant, ctx: &mut Context<Self>) {
         let failure = outcome.failure.clone().filter(|_| outcome.status == Status::Error);
         self.over(failure, true, ctx);
-        self.end_everybody(&outcome, at);
+        for (request, waiting) in self.interests.take_waiting() {
+            if let Some(member) = self.interests.remove(&request) {
+                self.end_latecomer(member, waiting, outcome.clone(), at);
+            }
+        }
+        self.end_everybody(outcome, at);
     }
 
-    /// Nothing is left to do.
+    /// A request joined while the end was being written: it is kept and ended by itself.
+    fn end_latecomer(&self, member: Member, waiting: Waiting, outcome: Arc<Outcome>, at: Instant) {
+        let last_seq = self.log.last_seq();
+        let Waiting { reply, row } = waiting;
+        let store = self.environment.store.clone();
+        let ended = ended_request(&member.subscription, &outcome, at);
+        tokio::task::spawn_local(async move {
+            if let Some(row) = row {
+                keep_request(&store, row).await;
+                end_request(&store, ended).await;
+            }
+            reply.joined();
+            end_subscriber(&member, Ended { outcome, last_seq, at });
+        });
+    }
+
+    /// Nothing is left to do. Those who came too late may ask again now.
     pub(super) fn over(&mut self, failure: Option<Failure>, retain: bool, ctx: &mut Context<Self>) {
         self.state = State::Over;
         self.tell_coalescer(coalescer::Ended { stream: self.id.clone(), failure, retain });
+        self.late.drain(..).for_each(|late| late.reply.refused(NotJoined::JustEnded));
         ctx.stop();
     }
 
@@ -153,46 +181,48 @@ impl Stream {
         }
     }
 
-    pub(super) fn end_member(&self, member: &Member, outcome: &Outcome) {
+    pub(super) fn end_member(&self, member: &Member, outcome: Outcome) {
         let last_seq = self.log.last_seq();
-        end_subscriber(member, Ended { outcome: Arc::new(outcome.clone()), last_seq, at: Instant::now() });
+        end_subscriber(member, Ended { outcome: Arc::new(outcome), last_seq, at: Instant::now() });
     }
 
-    /// One request of a thread leaves, the thread's answer goes on.
-    pub(super) fn end_one(&self, member: Member) {
-        let outcome = Arc::new(stopped(&self.log, Status::Cancelled));
+    /// One request leaves, its thread's answer goes on.
+    pub(super) fn end_one(&self, member: Member, status: Status) {
+        let outcome = stopped(&self.log, status);
+        let facts = &member.subscription.facts;
+        if facts.thread.is_none() {
+            return self.end_member(&member, outcome);
+        }
+        self.tell_coalescer(coalescer::Left(facts.request.clone()));
         let (at, last_seq) = (Instant::now(), self.log.last_seq());
-        let row = ended_request(&member.subscription, &outcome, at);
+        let ended = ended_request(&member.subscription, &outcome, at);
         let store = self.environment.store.clone();
         tokio::task::spawn_local(async move {
-            if let Err(error) = store.end_requests(vec![row]).await {
-                log::error!(error:?; "the end of a request could not be kept");
-            }
-            end_subscriber(&member, Ended { outcome, last_seq, at });
+            let saved = end_request(&store, ended).await;
+            end_subscriber(&member, Ended { outcome: Arc::new(Outcome { saved, ..outcome }), last_seq, at });
         });
     }
 
-    /// One thread's turn is over, the answer goes on for others.
-    pub(super) fn end_turn(&self, members: Vec<Member>, group: Group<Waiting>, status: Status) {
-        let store = self.environment.store.clone();
-        for (request, waiting) in group.waiting {
-            if let Some(member) = members.iter().find(|member| member.subscription.facts.request == request) {
-                answer(waiting, &member.subscription, &store);
-            }
-        }
-        let outcome = Arc::new(stopped(&self.log, status));
+    /// One thread's turn is over, or nobody without a thread is left; the answer goes on for others.
+    pub(super) fn end_turn(&self, members: Vec<Member>, turn: Option<TurnIds>, status: Status, ctx: &Context<Self>) {
+        let outcome = stopped(&self.log, status);
+        let Some(turn) = turn else {
+            return members.iter().for_each(|member| self.end_member(member, outcome.clone()));
+        };
         let (at, last_seq) = (Instant::now(), self.log.last_seq());
-        let answers = group.turn.iter().map(|turn| turn.answer.clone()).collect();
-        let write = self.write_end(answers, members.iter(), &outcome, at);
-        let (turn, coalescer, stream) = (group.turn, self.environment.coalescer.clone(), self.id.clone());
+        let write = self.write_end(vec![turn.answer.clone()], members.iter(), &outcome, at);
+        let (store, me, stream) = (self.environment.store.clone(), ctx.address(), self.id.clone());
+        let coalescer = self.environment.coalescer.clone();
         tokio::task::spawn_local(async move {
-            if let Err(error) = store.settle(write).await {
-                log::error!(error:?; "the end of a turn could not be kept");
-            }
-            if let (Some(turn), Some(coalescer)) = (turn, coalescer.get()) {
+            let saved = store.settle(write).await.inspect_err(|error| {
+                log::error!(stream_id = stream.as_str(), error:?; "the end of a turn could not be kept");
+            });
+            if let Some(coalescer) = coalescer.get() {
                 // Asked, not told, so that the thread is free before its clients read `done`.
                 let _ = coalescer.send(coalescer::TurnEnded { stream, thread: turn.thread }).await;
             }
+            tell(&me, TurnSettled { answer: turn.answer });
+            let outcome = Arc::new(Outcome { saved: saved.is_ok(), ..outcome });
             for member in &members {
                 end_subscriber(member, Ended { outcome: outcome.clone(), last_seq, at });
             }
@@ -200,18 +230,54 @@ impl Stream {
     }
 
     /// The actor is going without having ended its answer.
-    pub(super) fn abandon(&mut self, failure: Failure) {
+    pub(super) fn abandon(&mut self) {
+        let failure = broken();
         let outcome = failed(&self.log, failure.clone());
         let at = Instant::now();
+        let last_seq = self.log.last_seq();
+        self.tell_coalescer(coalescer::Ended { stream: self.id.clone(), failure: Some(failure.clone()), retain: true });
+        for (_, waiting) in self.interests.take_waiting() {
+            waiting.reply.refused(NotJoined::Failed(failure.clone()));
+        }
         let answers: Vec<_> = self.interests.turns().map(|turn| turn.answer.clone()).collect();
         let write = self.write_end(answers, self.interests.iter().map(|(_, member)| member), &outcome, at);
+        let members: Vec<_> = self.interests.iter().map(|(_, member)| member.clone()).collect();
         let store = self.environment.store.clone();
+        let end = async move {
+            let saved = write.answers.is_empty() || store.settle(write).await.is_ok();
+            let outcome = Arc::new(Outcome { saved, ..outcome });
+            for member in &members {
+                end_subscriber(member, Ended { outcome: outcome.clone(), last_seq, at });
+            }
+        };
+        // Without a runtime the process is ending, and the subscribers end by themselves.
         if tokio::runtime::Handle::try_current().is_ok() {
-            tokio::task::spawn_local(async move { store.settle(write).await });
+            tokio::task::spawn_local(end);
         }
-        self.tell_coalescer(coalescer::Ended { stream: self.id.clone(), failure: Some(failure), retain: true });
-        self.end_everybody(&Arc::new(outcome), at);
     }
+}
+
+impl Handler<Settled> for Stream {
+    type Result = ();
+
+    fn handle(&mut self, settled: Settled, ctx: &mut Context<Self>) {
+        self.tell_everybody(&settled.outcome, settled.at, ctx);
+    }
+}
+
+impl Handler<TurnSettled> for Stream {
+    type Result = ();
+
+    fn handle(&mut self, settled: TurnSettled, _: &mut Context<Self>) {
+        let of_turn = self.late.extract_if(.., |late| late.answer.as_ref() == Some(&settled.answer));
+        of_turn.for_each(|late| late.reply.refused(NotJoined::JustEnded));
+    }
+}
+
+/// Ends the row of a request whose turn goes on, or is over; says whether it is kept.
+async fn end_request(store: &Store, ended: EndedRequest) -> bool {
+    let written = store.end_requests(vec![ended]).await;
+    written.inspect_err(|error| log::error!(error:?; "the end of a request could not be kept")).is_ok()
 }
 
 #[expect(clippy::disallowed_methods, reason = "one message in the life of a request; requests are bounded")]

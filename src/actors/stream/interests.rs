@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::actors::coalescer::tables::TurnIds;
 use crate::chat::{MessageId, RequestId, ThreadId};
+use crate::event::Status;
 
 /// One request's interest.
 #[derive(Debug)]
@@ -11,6 +12,8 @@ struct Interest<S> {
     subscriber: S,
     /// The group that it belongs to: its turn's answer, or nothing when it belongs to no thread.
     group: Option<MessageId>,
+    /// It will leave like this once its turn is open: the store cannot end what it does not have.
+    leaving: Option<Status>,
 }
 
 /// The requests of one thread, or those without a thread.
@@ -30,6 +33,8 @@ pub struct Group<W> {
 pub enum Withdrawn<S, W> {
     /// No such interest.
     Unknown,
+    /// It leaves once its turn is open.
+    Later,
     /// Others of the same thread are still interested.
     Shared(S),
     /// The thread's turn is over, other threads are still interested.
@@ -43,11 +48,13 @@ pub enum Withdrawn<S, W> {
 pub struct Interests<S, W> {
     by_request: HashMap<RequestId, Interest<S>>,
     groups: HashMap<Option<MessageId>, Group<W>>,
+    /// How many of them are about to leave.
+    leaving: usize,
 }
 
 impl<S, W> Default for Interests<S, W> {
     fn default() -> Self {
-        Self { by_request: HashMap::new(), groups: HashMap::new() }
+        Self { by_request: HashMap::new(), groups: HashMap::new(), leaving: 0 }
     }
 }
 
@@ -63,7 +70,7 @@ impl<S, W> Interests<S, W> {
             members: 0,
         });
         group.members += 1;
-        self.by_request.insert(request, Interest { subscriber, group: name });
+        self.by_request.insert(request, Interest { subscriber, group: name, leaving: None });
         is_new
     }
 
@@ -94,32 +101,70 @@ impl<S, W> Interests<S, W> {
     }
 
     /// Takes one request's interest back.
-    pub fn withdraw(&mut self, request: &RequestId) -> Withdrawn<S, W> {
-        let Some(interest) = self.by_request.get(request) else { return Withdrawn::Unknown };
-        if self.by_request.len() == 1 {
+    pub fn withdraw(&mut self, request: &RequestId, status: Status) -> Withdrawn<S, W> {
+        let staying = self.staying();
+        let Some(interest) = self.by_request.get_mut(request) else { return Withdrawn::Unknown };
+        if interest.leaving.is_some() {
+            return Withdrawn::Later;
+        }
+        if staying == 1 {
             return Withdrawn::Last;
         }
         let name = interest.group.clone();
-        let members = self.groups.get(&name).map_or(0, |group| group.members);
-        let Some(interest) = self.by_request.remove(request) else { return Withdrawn::Unknown };
-        if members > 1 {
-            if let Some(group) = self.groups.get_mut(&name) {
-                group.members -= 1;
-            }
-            return Withdrawn::Shared(interest.subscriber);
+        let Some(group) = self.groups.get_mut(&name) else { return Withdrawn::Unknown };
+        if !group.open {
+            interest.leaving = Some(status);
+            self.leaving += 1;
+            return Withdrawn::Later;
         }
-        match self.groups.remove(&name) {
-            Some(group) => Withdrawn::TurnOver(interest.subscriber, group),
-            None => Withdrawn::Shared(interest.subscriber),
+        group.members -= 1;
+        let is_over = group.members == 0;
+        let Some(Interest { subscriber, .. }) = self.by_request.remove(request) else { return Withdrawn::Unknown };
+        match is_over.then(|| self.groups.remove(&name)).flatten() {
+            Some(group) => Withdrawn::TurnOver(subscriber, group),
+            None => Withdrawn::Shared(subscriber),
         }
     }
 
-    /// Takes a whole turn out, because it could not be opened.
+    /// The requests of a turn that wanted to leave before it was open. They are staying again.
+    pub fn take_leaving(&mut self, answer: Option<&MessageId>) -> Vec<(RequestId, Status)> {
+        if self.leaving == 0 {
+            return Vec::new();
+        }
+        let of_group = self.by_request.iter_mut().filter(|(_, interest)| interest.group.as_ref() == answer);
+        let leaving = of_group.filter_map(|(request, interest)| Some((request.clone(), interest.leaving.take()?)));
+        let leaving: Vec<_> = leaving.collect();
+        self.leaving -= leaving.len();
+        leaving
+    }
+
+    /// Takes a whole turn out.
     pub fn remove_turn(&mut self, answer: Option<&MessageId>) -> (Vec<(RequestId, S)>, Option<Group<W>>) {
         let name = answer.cloned();
+        let mut leaving = 0;
         let members = self.by_request.extract_if(|_, interest| interest.group == name);
-        let members = members.map(|(request, interest)| (request, interest.subscriber)).collect();
+        let members = members.map(|(request, interest)| {
+            leaving += usize::from(interest.leaving.is_some());
+            (request, interest.subscriber)
+        });
+        let members = members.collect();
+        self.leaving -= leaving;
         (members, self.groups.remove(&name))
+    }
+
+    /// Takes one request out, however it stands.
+    pub fn remove(&mut self, request: &RequestId) -> Option<S> {
+        let interest = self.by_request.remove(request)?;
+        self.leaving -= usize::from(interest.leaving.is_some());
+        if let Some(group) = self.groups.get_mut(&interest.group) {
+            group.members -= 1;
+        }
+        Some(interest.subscriber)
+    }
+
+    /// Takes out what waits for an answer, everywhere.
+    pub fn take_waiting(&mut self) -> Vec<(RequestId, W)> {
+        self.groups.values_mut().flat_map(|group| group.waiting.drain(..)).collect()
     }
 
     /// The subscriber of a request.
@@ -135,6 +180,17 @@ impl<S, W> Interests<S, W> {
     /// How many requests are interested.
     pub fn len(&self) -> usize {
         self.by_request.len()
+    }
+
+    /// How many of them are not about to leave.
+    pub fn staying(&self) -> usize {
+        self.by_request.len() - self.leaving
+    }
+
+    /// How many requests of one turn are not about to leave.
+    pub fn staying_of(&self, answer: &MessageId) -> usize {
+        let of_group = self.by_request.values().filter(|interest| interest.group.as_ref() == Some(answer));
+        of_group.filter(|interest| interest.leaving.is_none()).count()
     }
 
     /// Whether nobody is interested.

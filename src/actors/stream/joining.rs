@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
+use super::ending::stopped;
 use super::interests::Group;
-use super::{Admitted, Identity, Join, Member, NotJoined, Opened, State, Stream, Waiting, tell};
+use super::{Admitted, Identity, Join, Late, Member, NotJoined, Opened, State, Stream, Waiting, tell};
 use crate::actors::coalescer;
 use crate::actors::coalescer::tables::TurnIds;
 use crate::actors::subscriber::{OnDisconnect, Subscriber};
 use crate::chat::{MessageId, RequestId};
+use crate::event::Status;
 use crate::failure::{Code, Failure};
-use crate::fanout::{Attachment, Outcome, Subscription};
+use crate::fanout::{Outcome, Subscription};
 use crate::store::{NewRequest, OpenTurn, Store, StoreError};
 
 impl Handler<Join> for Stream {
@@ -20,10 +22,16 @@ impl Handler<Join> for Stream {
 
     fn handle(&mut self, join: Join, ctx: &mut Context<Self>) {
         let Join { subscription, turn, ids, identity, reply } = join;
+        if self.state == State::Over {
+            return reply.refused(NotJoined::JustEnded);
+        }
         let known = self.interests.has_turn(ids.as_ref());
-        if self.state == State::Over || (self.state == State::Settling && !known) {
-            let _ = reply.send(Err(NotJoined::JustEnded));
-            return;
+        if !known && self.state == State::Settling {
+            return self.late.push(Late { answer: None, reply });
+        }
+        if !known && turn.is_none() && ids.is_some() {
+            // The turn that it was to join has ended, and its thread is not free yet.
+            return self.late.push(Late { answer: ids.map(|ids| ids.answer), reply });
         }
         let request = subscription.facts.request.clone();
         let member = Member { subscriber: self.subscribe(&subscription, ctx), subscription: subscription.clone() };
@@ -32,13 +40,14 @@ impl Handler<Join> for Stream {
         if let (true, Some(turn), Some(row)) = (is_new, turn, row.take_if(|_| is_new)) {
             self.open_or_defer(turn.into_open(row), ctx);
         }
-        let is_taken_in = self.state != State::Asking;
+        let state = self.state;
         let store = self.environment.store.clone();
         let Some(group) = self.interests.group_mut(ids.as_ref().map(|ids| &ids.answer)) else { return };
-        group.open |= ids.is_none() && is_taken_in;
+        group.open |= ids.is_none() && state != State::Asking;
         let waiting = Waiting { reply, row };
-        if group.open {
-            answer(waiting, &subscription, &store);
+        // What joins while the end is being written is not part of that write: it is answered after it.
+        if group.open && state != State::Settling {
+            answer(waiting, &store);
         } else {
             group.waiting.push((request, waiting));
         }
@@ -56,8 +65,7 @@ impl Handler<Admitted> for Stream {
         for turn in std::mem::take(&mut self.unopened) {
             self.open_or_defer(turn, ctx);
         }
-        self.interests.groups_mut().filter(|group| group.turn.is_none()).for_each(|group| group.open = true);
-        self.answer_groups();
+        self.opened(None, ctx);
     }
 }
 
@@ -65,14 +73,18 @@ impl Handler<Opened> for Stream {
     type Result = ();
 
     fn handle(&mut self, opened: Opened, ctx: &mut Context<Self>) {
-        if let Err(error) = &opened.result {
-            self.refuse_turn(&opened.answer, error, ctx);
-            return;
+        let Opened { answer, result } = opened;
+        self.opening -= 1;
+        // Whoever has been stopped is told so; being told to ask again would begin it anew.
+        let is_stopped = self
+            .ending
+            .as_ref()
+            .is_some_and(|(outcome, _)| matches!(outcome.status, Status::Cancelled | Status::Interrupted));
+        match result {
+            Err(error) if !is_stopped => self.refuse_turn(&answer, &error, ctx),
+            _ => self.opened(Some(&answer), ctx),
         }
-        if let Some(group) = self.interests.group_mut(Some(&opened.answer)) {
-            group.open = true;
-        }
-        self.answer_groups();
+        self.settle_if_open(ctx);
     }
 }
 
@@ -92,6 +104,7 @@ impl Stream {
             self.unopened.push(turn);
             return;
         }
+        self.opening += 1;
         let (store, me, answer) = (self.environment.store.clone(), ctx.address(), turn.answer.clone());
         tokio::task::spawn_local(async move {
             let result = store.open_turn(turn).await;
@@ -99,16 +112,17 @@ impl Stream {
         });
     }
 
-    /// Answers everybody whose turn is open.
-    pub(super) fn answer_groups(&mut self) {
+    /// A turn is open, or there is none to open: its requests are answered, and those who wanted to leave may go.
+    fn opened(&mut self, answer_id: Option<&MessageId>, ctx: &mut Context<Self>) {
         let store = self.environment.store.clone();
-        let mut ready = Vec::new();
-        for group in self.interests.groups_mut().filter(|group| group.open) {
-            ready.append(&mut group.waiting);
+        let Some(group) = self.interests.group_mut(answer_id) else { return };
+        group.open = true;
+        for (_, waiting) in group.waiting.drain(..) {
+            answer(waiting, &store);
         }
-        for (request, waiting) in ready {
-            if let Some(member) = self.interests.get(&request) {
-                answer(waiting, &member.subscription, &store);
+        if self.state == State::Running {
+            for (request, status) in self.interests.take_leaving(answer_id) {
+                self.withdraw(&request, status, ctx);
             }
         }
     }
@@ -116,36 +130,43 @@ impl Stream {
     /// A turn could not be opened: its requests are refused; the answer ends when nobody else wants it.
     fn refuse_turn(&mut self, answer: &MessageId, error: &StoreError, ctx: &mut Context<Self>) {
         let refusal = not_joined(error);
+        let leaving = self.interests.take_leaving(Some(answer));
         let (members, group) = self.interests.remove_turn(Some(answer));
-        if let Some(Group { turn, waiting, .. }) = group {
-            waiting.into_iter().for_each(|(_, waiting)| drop(waiting.reply.send(Err(refusal.clone()))));
-            if let Some(turn) = turn {
-                self.tell_coalescer(coalescer::TurnEnded { stream: self.id.clone(), thread: turn.thread });
-            }
+        let Some(Group { turn, waiting, .. }) = group else { return };
+        if let Some(turn) = turn {
+            self.tell_coalescer(coalescer::TurnEnded { stream: self.id.clone(), thread: turn.thread });
         }
-        for (_, member) in members {
-            self.end_member(&member, &Outcome::refused(&refusal));
+        for (request, member) in members {
+            // Those who have been cancelled stay so: being told to ask again would begin them anew.
+            let outcome = match leaving.iter().find(|(left, _)| *left == request) {
+                Some((_, status)) => stopped(&self.log, *status),
+                None => Outcome::refused(&refusal),
+            };
+            self.end_member(&member, outcome);
         }
-        if self.interests.is_empty() && self.state == State::Running {
+        let is_over = self.interests.is_empty() && self.state == State::Running;
+        if is_over {
             self.abort_attempt();
             self.over(None, false, ctx);
+        } else if self.interests.staying() == 0 && self.state == State::Running {
+            self.stop_all(Status::Cancelled, ctx);
         }
-    }
-
-    /// The rows that wait with their requests: the last write of the answer needs them before it.
-    pub(super) fn take_waiting_rows(&mut self) -> Vec<NewRequest> {
-        let waiting = self.interests.groups_mut().flat_map(|group| &mut group.waiting);
-        waiting.filter_map(|(_, waiting)| waiting.row.take()).collect()
+        for (request, waiting) in waiting {
+            match leaving.iter().any(|(left, _)| *left == request) {
+                true => waiting.reply.joined(),
+                false => waiting.reply.refused(refusal.clone()),
+            }
+        }
     }
 }
 
 /// Answers a request; its row is written without making it wait.
-pub(super) fn answer(waiting: Waiting, subscription: &Arc<Subscription>, store: &Store) {
+pub(super) fn answer(waiting: Waiting, store: &Store) {
     if let Some(row) = waiting.row {
         let store = store.clone();
         tokio::task::spawn_local(async move { keep_request(&store, row).await });
     }
-    let _ = waiting.reply.send(Ok(Attachment::new(subscription.clone())));
+    waiting.reply.joined();
 }
 
 /// Writes the row of a request that has joined a turn.

@@ -9,6 +9,9 @@ mod ending;
 pub mod interests;
 mod joining;
 mod leaving;
+mod reply;
+#[cfg(test)]
+mod tests;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -22,6 +25,7 @@ use tokio::time::Instant;
 
 use self::attempt::Attempt;
 use self::interests::Interests;
+pub use self::reply::Reply;
 use super::coalescer::tables::TurnIds;
 use super::coalescer::{Coalescer, NewTurn};
 use super::guardian::Address;
@@ -49,7 +53,7 @@ pub struct Join {
     /// How it is told from other requests.
     pub identity: Identity,
     /// Gets the answer.
-    pub reply: JoinReply,
+    pub reply: Reply,
 }
 
 /// What the store needs to recognise a repetition of a request.
@@ -61,7 +65,7 @@ pub struct Identity {
     pub body_digest: [u8; 32],
 }
 
-/// Where the answer to a [`Join`] goes.
+/// Where the answer to a request goes.
 pub type JoinReply = oneshot::Sender<Result<Attachment, NotJoined>>;
 
 /// Why a request has not joined.
@@ -142,6 +146,21 @@ struct Opened {
 #[rtype(result = "()")]
 struct Grown;
 
+/// Private: a turn that ended before its answer is settled, and its thread is free.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct TurnSettled {
+    answer: MessageId,
+}
+
+/// Private: the store has, or has not, written the end.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Settled {
+    outcome: Arc<Outcome>,
+    at: Instant,
+}
+
 /// Private: the attempt is over.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -189,6 +208,12 @@ pub struct Stream {
     interests: Interests<Member, Waiting>,
     /// Turns to open once the pacer has taken the request in.
     unopened: Vec<OpenTurn>,
+    /// How many turns the store is opening.
+    opening: usize,
+    /// The end of the answer, until all turns are open: the store cannot settle what it has not.
+    ending: Option<(Outcome, Instant)>,
+    /// Requests that came when their turn, or the answer, was about to end.
+    late: Vec<Late>,
     phase: Rc<Cell<Phase>>,
     abort: Option<AbortHandle>,
     state: State,
@@ -201,10 +226,17 @@ struct Member {
     subscriber: Addr<Subscriber>,
 }
 
+/// A request that came too late. It hears so when asking again leads further.
+struct Late {
+    /// The answer of the turn whose end it waits for; otherwise it waits for the end of the stream.
+    answer: Option<MessageId>,
+    reply: Reply,
+}
+
 /// A request that waits for its turn to be opened.
 #[derive(Debug)]
 struct Waiting {
-    reply: JoinReply,
+    reply: Reply,
     /// What the store is to keep of it; nothing when opening the turn keeps it too.
     row: Option<NewRequest>,
 }
@@ -228,6 +260,9 @@ impl Stream {
             org,
             interests: Interests::default(),
             unopened: Vec::new(),
+            opening: 0,
+            ending: None,
+            late: Vec::new(),
             phase: Rc::new(Cell::new(Phase::Queue)),
             abort: None,
             state: State::Asking,
@@ -249,13 +284,18 @@ impl Stream {
             checkpoint_interval: self.environment.checkpoint_interval,
             answer_bytes_max: self.environment.answer_bytes_max,
         };
+        let (provider, phase) = (attempt.target.provider.name.clone(), self.phase.clone());
         let task = tokio::task::spawn_local(attempt.run());
         self.abort = Some(task.abort_handle());
         tokio::task::spawn_local(async move {
             let ended = match task.await {
                 Ok(ended) => ended,
                 Err(gone) if gone.is_cancelled() => return,
-                Err(_) => Err(Failure::new(Code::Internal, "the answer could not be processed")),
+                Err(_) => {
+                    let mut failure = broken().phase(phase.get());
+                    failure.provider = Some(provider.as_str().into());
+                    Err(failure)
+                }
             };
             tell(&me, AttemptEnded(ended));
         });
@@ -289,14 +329,24 @@ where
     stream.do_send(news);
 }
 
+/// The failure of an answer that met a defect.
+pub(super) fn broken() -> Failure {
+    Failure::new(Code::Internal, "the answer could not be processed")
+}
+
 impl Outcome {
     /// The outcome of a request that was refused after all.
-    fn refused(refusal: &NotJoined) -> Self {
+    pub(super) fn refused(refusal: &NotJoined) -> Self {
         let failure = match refusal {
             NotJoined::Failed(failure) => failure.clone(),
             NotJoined::SequenceMoved | NotJoined::JustEnded => Failure::new(Code::TurnInProgress, "try again"),
         };
         Self::failed(failure, false)
+    }
+
+    /// Whether this is the end of a request that has to be asked again.
+    pub(super) fn asks_again(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.code == Code::TurnInProgress)
     }
 
     /// The outcome of an answer that failed.
@@ -344,22 +394,20 @@ impl Stream {
     /// The pacer has not taken it in: nothing has begun, nothing is kept, everybody who waits gets the reason.
     fn refuse_all(&mut self, failure: Failure, ctx: &mut Context<Self>) {
         let refusal = NotJoined::Failed(failure);
-        for group in self.interests.groups_mut() {
-            group.waiting.drain(..).for_each(|(_, waiting)| drop(waiting.reply.send(Err(refusal.clone()))));
-        }
-        self.end_everybody(&Arc::new(Outcome::refused(&refusal)), Instant::now());
         self.over(None, false, ctx);
+        self.end_everybody(&Arc::new(Outcome::refused(&refusal)), Instant::now());
+        for (_, waiting) in self.interests.take_waiting() {
+            waiting.reply.refused(refusal.clone());
+        }
     }
 }
 
 /// A stream that panicked still ends for everybody who listens, and in the store.
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.state == State::Over {
-            return;
+        if self.state != State::Over {
+            self.abort_attempt();
+            self.abandon();
         }
-        self.abort_attempt();
-        let failure = Failure::new(Code::Internal, "the answer could not be processed");
-        self.abandon(failure);
     }
 }

@@ -117,12 +117,12 @@ impl Watched {
         let first = self.waiting.iter().position(|waiting| waiting.org == caller.org).unwrap();
         assert_eq!(self.waiting.remove(first).as_ref(), Some(caller), "first come, first served");
         assert!(self.running.len() < self.limits.concurrency, "more calls than allowed");
-        for org in 0..ORGS.len() {
+        for (org, name) in ORGS.iter().enumerate() {
             self.overtaken.remove(&(caller.org, org));
             if org != caller.org && self.waiting.iter().any(|waiting| waiting.org == org) {
                 let times = self.overtaken.entry((org, caller.org)).or_default();
                 *times += 1;
-                assert!(*times <= 1, "{} was served {times} times while {} waited", ORGS[caller.org], ORGS[org]);
+                assert!(*times <= 1, "{} was served {times} times while {} waited", ORGS[caller.org], name);
             } else {
                 self.overtaken.remove(&(org, caller.org));
             }

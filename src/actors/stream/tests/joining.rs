@@ -1,0 +1,285 @@
+//! Requests that join at the wrong moment, and streams that break under them.
+
+use super::support::{Plan, in_a_world};
+use super::*;
+use crate::actors::coalescer::{self, Find, Whose};
+use crate::chat::OrgId;
+
+async fn steps(count: usize) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Sends an identical request so many steps after the terminator of the first one's answer.
+async fn check_at_the_end(count: usize, in_same_thread: bool) {
+    let house = House::new();
+    let (one, two) = (house.thread().await, house.thread().await);
+    let first = Ask::within(&one, "hi");
+    let listener = house.ask(&first).await.unwrap();
+    // Its history is read while the first turn runs, as a client's second click is.
+    let second = Ask::within(if in_same_thread { &one } else { &two }, "hi");
+    let (reply, answer) = oneshot::channel();
+    let join = house.join(&second, reply).await;
+    while house.provider.recycled.get() == 0 {
+        sleep(millis(1)).await;
+    }
+    steps(count).await;
+
+    house.coalescer.send(join).await.unwrap();
+    let second_heard = match answer.await.unwrap() {
+        Ok(attachment) => Listener::new(attachment).heard().await,
+        Err(NotJoined::SequenceMoved | NotJoined::JustEnded) => house.hear(&second).await,
+        Err(NotJoined::Failed(failure)) => panic!("{failure} after {count} steps"),
+    };
+
+    let heard = listener.heard().await;
+    assert_eq!((heard.status(), heard.text.as_str()), ("complete", "Hello world"));
+    assert_eq!((second_heard.status(), second_heard.text.as_str()), ("complete", "Hello world"), "after {count} steps");
+    assert_eq!(house.report()["window"]["count"], 2, "being asked again is no request of its own");
+    house.is_quiet().await;
+    house.all_is_settled(&[&one, &two], &[&first, &second]).await;
+    for ask in [&first, &second] {
+        assert_eq!(house.stored(&ask.request).await.unwrap().status, Status::Complete, "after {count} steps");
+    }
+    house.forgets_everything().await;
+}
+
+#[test]
+fn an_identical_request_at_any_step_of_the_end_is_answered() {
+    for count in 0..20 {
+        for in_same_thread in [true, false] {
+            in_a_world(check_at_the_end(count, in_same_thread));
+        }
+    }
+}
+
+/// One of two threads stops; so many steps later somebody asks the same in it again.
+async fn check_after_a_stop(count: usize) {
+    let house = House::new();
+    house.provider.plays([Script::says(&["a", "b", "c", "d"], 100)]);
+    let (stops, goes_on) = (house.thread().await, house.thread().await);
+    let asks = [Ask::within(&stops, "hi"), Ask::within(&goes_on, "hi"), Ask::within(&stops, "hi")];
+    let stopped = house.ask(&asks[0]).await.unwrap();
+    let other = house.ask(&asks[1]).await.unwrap();
+    sleep(millis(250)).await;
+    let (reply, answer) = oneshot::channel();
+    let join = house.join(&asks[2], reply).await;
+    let (told, _) = oneshot::channel();
+    let whose = Whose::Thread(stops.clone());
+    house.coalescer.send(coalescer::Stop { whose, status: Status::Cancelled, reply: told }).await.unwrap();
+    steps(count).await;
+
+    house.coalescer.send(join).await.unwrap();
+    let again = match answer.await.unwrap() {
+        Ok(attachment) => Listener::new(attachment).heard().await,
+        Err(NotJoined::SequenceMoved | NotJoined::JustEnded) => house.hear(&asks[2]).await,
+        Err(NotJoined::Failed(failure)) => panic!("{failure} after {count} steps"),
+    };
+
+    assert_eq!((stopped.heard().await.status(), other.heard().await.text.as_str()), ("cancelled", "abcd"));
+    assert!(matches!(again.status(), "complete" | "cancelled"), "{again:?} after {count} steps");
+    house.is_quiet().await;
+    house.all_is_settled(&[&stops, &goes_on], &asks.iter().collect::<Vec<_>>()).await;
+    house.forgets_everything().await;
+}
+
+#[test]
+fn the_same_message_at_any_step_of_a_stop_is_answered() {
+    for count in 0..20 {
+        in_a_world(check_after_a_stop(count));
+    }
+}
+
+#[actix::test]
+async fn a_thread_that_has_moved_on_is_read_again_under_the_same_request_id() {
+    let house = House::new();
+    let thread = house.thread().await;
+    let ask = Ask::within(&thread, "hi");
+    let (reply, answer) = oneshot::channel();
+    let stale = house.join(&ask, reply).await;
+    house.hear(&Ask::within(&thread, "earlier")).await;
+
+    house.coalescer.send(stale).await.unwrap();
+
+    assert_eq!(answer.await.unwrap().err(), Some(NotJoined::SequenceMoved));
+    assert_eq!(house.hear(&ask).await.status(), "complete");
+    assert_eq!(house.report()["window"]["count"], 2);
+    assert_eq!(house.messages(&OrgId::new("org"), &thread).await.len(), 4);
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn a_stale_turn_of_one_thread_does_not_disturb_another_one() {
+    let house = House::new();
+    let (moved, other) = (house.thread().await, house.thread().await);
+    let ask = Ask::within(&moved, "hi");
+    let (reply, answer) = oneshot::channel();
+    let stale = house.join(&ask, reply).await;
+    house.hear(&Ask::within(&moved, "earlier")).await;
+    house.provider.plays([Script::says(&["a", "b"], 100)]);
+    let running = house.ask(&Ask::within(&other, "hi")).await.unwrap();
+
+    house.coalescer.send(stale).await.unwrap();
+
+    assert_eq!(answer.await.unwrap().err(), Some(NotJoined::SequenceMoved));
+    assert_eq!(house.hear(&ask).await.status(), "complete");
+    assert_eq!(running.heard().await.text, "ab");
+    house.forgets_everything().await;
+}
+
+/// Cancels a request so many steps after it was sent with a stale history.
+async fn check_stale_cancel(count: usize) {
+    let house = House::new();
+    let thread = house.thread().await;
+    let ask = Ask::within(&thread, "hi");
+    let (reply, answer) = oneshot::channel();
+    let stale = house.join(&ask, reply).await;
+    house.hear(&Ask::within(&thread, "earlier")).await;
+    house.coalescer.send(stale).await.unwrap();
+    steps(count).await;
+
+    let cancellation = house.cancel(&ask.request).await;
+
+    let heard = match answer.await.unwrap() {
+        Ok(attachment) => Listener::new(attachment).heard().await,
+        Err(_) => house.hear(&ask).await,
+    };
+    assert_eq!(heard.status(), "cancelled", "{cancellation:?} after {count} steps");
+    house.is_quiet().await;
+    house.all_is_settled(&[&thread], &[&ask]).await;
+    house.forgets_everything().await;
+}
+
+#[test]
+fn a_request_that_is_cancelled_while_its_stale_turn_is_opened_stays_cancelled() {
+    for count in 0..15 {
+        in_a_world(check_stale_cancel(count));
+    }
+}
+
+/// Makes a stream panic.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Break;
+
+impl Handler<Break> for Stream {
+    type Result = ();
+
+    fn handle(&mut self, _: Break, _: &mut Context<Self>) {
+        panic!("on purpose");
+    }
+}
+
+#[actix::test]
+async fn a_stream_that_breaks_ends_for_everybody_in_the_store_and_upstream() {
+    let house = House::new();
+    house.provider.plays([Script::says(&["a", "b"], 1_000)]);
+    let thread = house.thread().await;
+    let asks = [Ask::within(&thread, "hi"), Ask::within(&thread, "hi"), Ask::new("hi")];
+    let mut listeners = Vec::new();
+    for ask in &asks {
+        listeners.push(house.ask(ask).await.unwrap());
+    }
+    sleep(millis(1_500)).await;
+    let stream = listeners[0].attachment.as_ref().unwrap().subscription().facts.stream.clone();
+
+    let _ = house.stream(&stream).send(Break).await;
+
+    for listener in listeners {
+        let heard = listener.heard().await;
+        assert_eq!((heard.status(), heard.code(), heard.text.as_str()), ("error", "internal", "a"));
+    }
+    assert_eq!(house.provider.live(), 0);
+    assert_eq!(house.answers(&thread).await, [("error", "a".to_owned())]);
+    house.all_is_settled(&[&thread], &asks.iter().collect::<Vec<_>>()).await;
+    assert_eq!(house.hear(&Ask::within(&thread, "ho")).await.status(), "complete");
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn a_request_on_its_way_to_a_stream_that_breaks_is_asked_again() {
+    let house = House::new();
+    house.provider.plays([Script::says(&["a", "b"], 1_000)]);
+    let first = house.ask(&Ask::new("hi")).await.unwrap();
+    sleep(millis(500)).await;
+    let stream = first.attachment.as_ref().unwrap().subscription().facts.stream.clone();
+    let addr = house.stream(&stream);
+    let ask = Ask::new("hi");
+
+    drop(addr.try_send(Break));
+    let answer = house.ask_once(&ask).await;
+
+    assert_eq!(answer.await.unwrap().err(), Some(NotJoined::JustEnded));
+    assert_eq!(house.hear(&ask).await.text, "Hello world");
+    assert_eq!(first.heard().await.code(), "internal");
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn a_request_that_is_cancelled_on_its_way_to_a_stream_that_breaks_stays_cancelled() {
+    let house = House::new();
+    house.provider.plays([Script::says(&["a", "b"], 1_000)]);
+    let first = house.ask(&Ask::new("hi")).await.unwrap();
+    sleep(millis(500)).await;
+    let stream = first.attachment.as_ref().unwrap().subscription().facts.stream.clone();
+    let addr = house.stream(&stream);
+    let ask = Ask::new("hi");
+    drop(addr.try_send(Break));
+    let answer = house.ask_once(&ask).await;
+
+    house.cancel(&ask.request).await;
+
+    assert_eq!(answer.await.unwrap().err(), Some(NotJoined::JustEnded));
+    assert_eq!(house.hear(&ask).await.status(), "cancelled");
+    assert_eq!(house.provider.called(), 1);
+}
+
+#[actix::test]
+async fn whoever_asks_for_a_request_finds_it_while_it_runs_and_for_a_while_after() {
+    let house = House::new();
+    let ask = Ask::new("hi");
+    assert!(house.coalescer.send(Find(ask.request.clone())).await.unwrap().is_none());
+    let heard = house.hear(&ask).await;
+
+    let found = house.coalescer.send(Find(ask.request.clone())).await.unwrap().unwrap();
+
+    assert_eq!(Listener::new(found.0).heard().await.frames, heard.frames);
+    sleep(millis(61_000)).await;
+    assert!(house.coalescer.send(Find(ask.request)).await.unwrap().is_none());
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn what_ended_streams_hold_is_bounded_and_the_oldest_go_first() {
+    let mut plan = Plan::default();
+    plan.limits.retained_bytes_max = 100_000;
+    let house = House::build(plan);
+    *house.provider.author.borrow_mut() = Some(Box::new(|| Script::says(&["x".repeat(10_000).as_str()], 1)));
+    let asks: Vec<_> = (0..20).map(|index| Ask::new(&format!("{index}"))).collect();
+    for ask in &asks {
+        house.hear(ask).await;
+    }
+
+    let retained = house.load().await.retained;
+
+    assert!((3..=5).contains(&retained), "{retained} answers of 20 kB are held");
+    let find = |ask: &Ask| house.coalescer.send(Find(ask.request.clone()));
+    assert!(find(&asks[0]).await.unwrap().is_none());
+    assert!(find(&asks[19]).await.unwrap().is_some());
+    house.forgets_everything().await;
+}
+
+#[test]
+fn an_answer_that_runs_when_the_runtime_goes_still_ends() {
+    let subscription = in_a_world(async {
+        let house = House::new();
+        house.provider.plays([Script::says(&["a", "b"], 1_000)]);
+        let thread = house.thread().await;
+        let listener = house.ask(&Ask::within(&thread, "hi")).await.unwrap();
+        sleep(millis(1_500)).await;
+        listener.attachment.as_ref().unwrap().subscription().clone()
+    });
+
+    assert_eq!(subscription.end().unwrap().outcome.failure.as_ref().unwrap().code, Code::Internal);
+}
