@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::stream;
 use crate::event::{FinishReason, Status, Usage, write_frame};
 use crate::failure::{Failure, FailureBody};
-use crate::fanout::{End, Outcome, Subscription};
+use crate::fanout::{End, Kept, Outcome, Subscription};
 use crate::metrics::{Finished, Metrics};
 
 // --- Protocol ---------------------------------------------------------------
@@ -189,18 +189,19 @@ struct Done<'a> {
 fn done_frame(subscription: &Subscription, ended: &Ended, latency_ms: u32) -> bytes::Bytes {
     let outcome = &ended.outcome;
     let facts = &subscription.facts;
+    let exists = outcome.kept != Kept::NoTurn;
     let done = Done {
         r#type: "done",
         status: outcome.status,
         finish_reason: outcome.finish.reason,
         native_finish_reason: outcome.finish.native.as_deref(),
         usage: outcome.usage,
-        message_id: facts.answer.as_ref().map(|id| id.as_str()),
-        user_message_id: facts.user_message.as_ref().map(|id| id.as_str()),
+        message_id: facts.answer.as_ref().filter(|_| exists).map(|id| id.as_str()),
+        user_message_id: facts.user_message.as_ref().filter(|_| exists).map(|id| id.as_str()),
         request_id: facts.request.as_str(),
         latency_ms,
         partial: outcome.partial,
-        saved: outcome.saved,
+        saved: outcome.kept != Kept::Failed,
         error: outcome.failure.as_ref().map(|failure: &Failure| failure.body(Some(facts.request.as_str()))),
     };
     let mut frame = BytesMut::with_capacity(512);

@@ -10,5 +10,5 @@ mod tests;
 mod transcript;
 
 pub use log::{Cursor, LogStats, Next, QueuePlace, StreamLog, Timings};
-pub use subscription::{Attachment, End, Outcome, Subscription, SubscriptionFacts};
+pub use subscription::{Attachment, End, Kept, Outcome, Subscription, SubscriptionFacts};
 pub use transcript::Transcript;

@@ -54,7 +54,25 @@ pub struct Outcome {
     /// Whether there is text although the answer is not complete.
     pub partial: bool,
     /// Whether the store has it.
-    pub saved: bool,
+    pub kept: Kept,
+}
+
+/// Whether the store has an answer that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It has, or the request is of the kind that is never kept.
+    Yes,
+    /// It could not be written.
+    Failed,
+    /// The turn came to nothing before it was opened: its messages do not exist.
+    NoTurn,
+}
+
+impl Kept {
+    /// By what came of the last write.
+    pub fn after<T, E>(write: &Result<T, E>) -> Self {
+        if write.is_ok() { Kept::Yes } else { Kept::Failed }
+    }
 }
 
 /// How an answer ended for one request.

@@ -146,7 +146,8 @@ fn nothing_is_left_for_later() {
 fn tests_sleep_only_while_time_is_paused() {
     let mut found = Vec::new();
     for file in files(&["rs"]) {
-        let is_paused = ["start_paused", "pause()"].iter().any(|word| lines_with(&file.code, word).next().is_some());
+        let is_paused =
+            ["start_paused", "pause()", "paused()"].iter().any(|word| lines_with(&file.code, word).next().is_some());
         let tests_begin = lines_with(&file.code, "mod tests {").next().unwrap_or(usize::MAX);
         let tests_begin = if file.is_all_tests() { 0 } else { tests_begin };
         let in_tests = |line: &usize| *line > tests_begin;

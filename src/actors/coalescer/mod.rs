@@ -27,7 +27,7 @@ use super::target::Target;
 use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure};
-use crate::fanout::{Attachment, Outcome, StreamLog, Subscription, SubscriptionFacts};
+use crate::fanout::{Attachment, Kept, Outcome, StreamLog, Subscription, SubscriptionFacts};
 use crate::providers::upstream;
 use crate::store::{CallRole, NewRequest, NewUserMessage, OpenTurn};
 
@@ -383,7 +383,7 @@ impl Coalescer {
         let subscription = Arc::new(Subscription::new(facts, Arc::new(StreamLog::new(FENCE, 0))));
         let finish = Finish { reason: FinishReason::Cancelled, native: None };
         let status = Status::Cancelled;
-        let outcome = Arc::new(Outcome { status, finish, failure: None, usage: None, partial: false, saved: true });
+        let outcome = Arc::new(Outcome { status, finish, failure: None, usage: None, partial: false, kept: Kept::Yes });
         let ended = subscriber::Ended { outcome, last_seq: 0, at: Instant::now() };
         subscriber::finish(&subscription, &ended, &self.environment.metrics);
         let _ = join.reply.send(Ok(Attachment::new(subscription)));

@@ -1,29 +1,32 @@
 //! How an answer ends: its outcome, its last write, and the end of each request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::joining::keep_request;
 use super::{Member, NotJoined, Settled, State, Stream, TurnSettled, Waiting, broken, tell};
 use crate::actors::coalescer;
 use crate::actors::coalescer::tables::TurnIds;
 use crate::actors::subscriber::Ended;
-use crate::chat::MessageId;
+use crate::chat::{MessageId, StreamId};
 use crate::event::{Finish, FinishReason, Status, Usage};
 use crate::failure::{Code, Failure};
-use crate::fanout::{Outcome, StreamLog, Subscription, Transcript};
-use crate::store::{Checkpoint, EndedRequest, Settle, Store};
+use crate::fanout::{Kept, Outcome, StreamLog, Subscription, Transcript};
+use crate::store::{Checkpoint, EndedRequest, Settle, Store, StoreError};
 
+/// When the end of an answer that could not be written is written once more.
+const SETTLE_PAUSES_S: [u64; 8] = [1, 2, 4, 8, 15, 30, 60, 120];
 /// How many characters of English make a token, roughly; for estimates of answers that were cut.
 const CHARS_PER_TOKEN: usize = 4;
 
 /// The outcome of an answer that its provider finished.
 pub(super) fn finished(log: &StreamLog, finish: Finish) -> Outcome {
     let usage = log.with_transcript(|transcript| transcript.usage);
-    Outcome { status: Status::Complete, finish, failure: None, usage, partial: false, saved: true }
+    Outcome { status: Status::Complete, finish, failure: None, usage, partial: false, kept: Kept::Yes }
 }
 
 /// The outcome of an answer that failed on its way.
@@ -42,7 +45,7 @@ pub(super) fn stopped(log: &StreamLog, status: Status) -> Outcome {
         _ => (FinishReason::Cancelled, None),
     };
     let finish = Finish { reason, native: None };
-    Outcome { status, finish, failure, usage: usage(log), partial, saved: true }
+    Outcome { status, finish, failure, usage: usage(log), partial, kept: Kept::Yes }
 }
 
 /// What the provider said of the cost, else an estimate of what has come.
@@ -77,7 +80,7 @@ impl Stream {
         // Nothing was written, nothing is to be.
         self.unopened.clear();
         let waiting = self.interests.take_waiting();
-        self.tell_everybody(&Arc::new(outcome), at, ctx);
+        self.tell_everybody(&Arc::new(Outcome { kept: Kept::NoTurn, ..outcome }), at, ctx);
         waiting.into_iter().for_each(|(_, waiting)| waiting.reply.joined());
     }
 
@@ -95,10 +98,7 @@ impl Stream {
         let write = self.write_end(answers, self.interests.iter().map(|(_, member)| member), &outcome, at);
         let (store, me, stream) = (self.environment.store.clone(), ctx.address(), self.id.clone());
         tokio::task::spawn_local(async move {
-            let saved = store.settle(write).await.inspect_err(|error| {
-                log::error!(stream_id = stream.as_str(), error:?; "the end of an answer could not be kept");
-            });
-            let outcome = Arc::new(Outcome { saved: saved.is_ok(), ..outcome });
+            let outcome = Arc::new(Outcome { kept: settle(&store, &stream, write).await, ..outcome });
             tell(&me, Settled { outcome, at });
         });
     }
@@ -198,8 +198,8 @@ impl Stream {
         let ended = ended_request(&member.subscription, &outcome, at);
         let store = self.environment.store.clone();
         tokio::task::spawn_local(async move {
-            let saved = end_request(&store, ended).await;
-            end_subscriber(&member, Ended { outcome: Arc::new(Outcome { saved, ..outcome }), last_seq, at });
+            let kept = end_request(&store, ended).await;
+            end_subscriber(&member, Ended { outcome: Arc::new(Outcome { kept, ..outcome }), last_seq, at });
         });
     }
 
@@ -214,15 +214,13 @@ impl Stream {
         let (store, me, stream) = (self.environment.store.clone(), ctx.address(), self.id.clone());
         let coalescer = self.environment.coalescer.clone();
         tokio::task::spawn_local(async move {
-            let saved = store.settle(write).await.inspect_err(|error| {
-                log::error!(stream_id = stream.as_str(), error:?; "the end of a turn could not be kept");
-            });
+            let kept = settle(&store, &stream, write).await;
             if let Some(coalescer) = coalescer.get() {
                 // Asked, not told, so that the thread is free before its clients read `done`.
                 let _ = coalescer.send(coalescer::TurnEnded { stream, thread: turn.thread }).await;
             }
             tell(&me, TurnSettled { answer: turn.answer });
-            let outcome = Arc::new(Outcome { saved: saved.is_ok(), ..outcome });
+            let outcome = Arc::new(Outcome { kept, ..outcome });
             for member in &members {
                 end_subscriber(member, Ended { outcome: outcome.clone(), last_seq, at });
             }
@@ -242,10 +240,10 @@ impl Stream {
         let answers: Vec<_> = self.interests.turns().map(|turn| turn.answer.clone()).collect();
         let write = self.write_end(answers, self.interests.iter().map(|(_, member)| member), &outcome, at);
         let members: Vec<_> = self.interests.iter().map(|(_, member)| member.clone()).collect();
-        let store = self.environment.store.clone();
+        let (store, stream) = (self.environment.store.clone(), self.id.clone());
         let end = async move {
-            let saved = write.answers.is_empty() || store.settle(write).await.is_ok();
-            let outcome = Arc::new(Outcome { saved, ..outcome });
+            let kept = if write.answers.is_empty() { Kept::Yes } else { settle(&store, &stream, write).await };
+            let outcome = Arc::new(Outcome { kept, ..outcome });
             for member in &members {
                 end_subscriber(member, Ended { outcome: outcome.clone(), last_seq, at });
             }
@@ -275,14 +273,33 @@ impl Handler<TurnSettled> for Stream {
 }
 
 /// Ends the row of a request whose turn goes on, or is over; says whether it is kept.
-async fn end_request(store: &Store, ended: EndedRequest) -> bool {
+async fn end_request(store: &Store, ended: EndedRequest) -> Kept {
     let written = store.end_requests(vec![ended]).await;
-    written.inspect_err(|error| log::error!(error:?; "the end of a request could not be kept")).is_ok()
+    Kept::after(&written.inspect_err(|error| log::error!(error:?; "the end of a request could not be kept")))
 }
 
 #[expect(clippy::disallowed_methods, reason = "one message in the life of a request; requests are bounded")]
 fn end_subscriber(member: &Member, ended: Ended) {
     member.subscriber.do_send(ended);
+}
+
+/// Writes the end of answers. When that fails, their clients hear of it now, and the write is repeated for a while:
+/// a disk that was full may have room again. Settling twice changes nothing.
+async fn settle(store: &Store, stream: &StreamId, write: Settle) -> Kept {
+    let settled = store.settle(write.clone()).await;
+    if let Err(error) = &settled {
+        log::error!(stream_id = stream.as_str(), error:?; "the end of an answer could not be kept");
+        let store = store.clone();
+        tokio::task::spawn_local(async move {
+            for pause_s in SETTLE_PAUSES_S {
+                sleep(Duration::from_secs(pause_s)).await;
+                if !matches!(store.settle(write.clone()).await, Err(StoreError::Failed(_))) {
+                    return;
+                }
+            }
+        });
+    }
+    Kept::after(&settled)
 }
 
 /// What the store keeps of a request that has ended.
@@ -295,6 +312,7 @@ fn ended_request(subscription: &Subscription, outcome: &Outcome, at: Instant) ->
         "queue_wait_ms": subscription.since_arrival_ms(timings.granted),
         "connect_ms": timings.connect_ms,
         "latency_ms": subscription.since_arrival_ms(Some(at)),
+        "last_seq": subscription.log.last_seq(),
         "usage": outcome.usage,
         "native_finish_reason": outcome.finish.native,
         "error": outcome.failure.as_ref().map(|failure| failure.body(Some(request_id))),

@@ -10,6 +10,7 @@ use super::{Cancelled, Late, State, Stop, Stream, Withdraw, ending};
 use crate::actors::subscriber::{self, Ended};
 use crate::chat::{RequestId, ThreadId};
 use crate::event::Status;
+use crate::fanout::{Kept, Outcome};
 
 impl Handler<Withdraw> for Stream {
     type Result = ();
@@ -54,7 +55,7 @@ impl Stream {
     fn withdraw_late(&mut self, request: &RequestId) -> Option<Cancelled> {
         let is_it = |late: &mut Late| late.reply.subscription().facts.request == *request;
         let Late { reply, .. } = self.late.extract_if(.., is_it).next()?;
-        let outcome = ending::stopped(&self.log, Status::Cancelled);
+        let outcome = Outcome { kept: Kept::NoTurn, ..ending::stopped(&self.log, Status::Cancelled) };
         let ended = Ended { outcome: Arc::new(outcome), last_seq: 0, at: Instant::now() };
         subscriber::finish(reply.subscription(), &ended, &self.environment.metrics);
         reply.joined();

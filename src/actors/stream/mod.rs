@@ -34,7 +34,7 @@ use super::target::Target;
 use crate::chat::{ChatRequest, MessageId, RequestId, StreamId, ThreadId};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure, Phase};
-use crate::fanout::{Attachment, Outcome, StreamLog, Subscription};
+use crate::fanout::{Attachment, Kept, Outcome, StreamLog, Subscription};
 use crate::metrics::Metrics;
 use crate::store::{NewRequest, OpenTurn, Store, StoreError};
 
@@ -352,7 +352,7 @@ impl Outcome {
     /// The outcome of an answer that failed.
     pub(super) fn failed(failure: Failure, partial: bool) -> Self {
         let finish = Finish { reason: FinishReason::Error, native: None };
-        Self { status: Status::Error, finish, failure: Some(failure), usage: None, partial, saved: true }
+        Self { status: Status::Error, finish, failure: Some(failure), usage: None, partial, kept: Kept::Yes }
     }
 }
 

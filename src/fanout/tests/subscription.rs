@@ -27,7 +27,8 @@ fn subscription() -> Arc<Subscription> {
 
 fn end(frame: &'static str) -> End {
     let finish = Finish { reason: FinishReason::Stop, native: None };
-    let outcome = Outcome { status: Status::Complete, finish, failure: None, usage: None, partial: false, saved: true };
+    let outcome =
+        Outcome { status: Status::Complete, finish, failure: None, usage: None, partial: false, kept: Kept::Yes };
     End { frame: Bytes::from_static(frame.as_bytes()), last_seq: 0, outcome, latency_ms: 1 }
 }
 

@@ -17,7 +17,7 @@ async fn steps(count: usize) {
 
 /// Cancels the only request of an answer at this time and looks at what is left.
 async fn check(script: Script, at_ms: u64, expected: Cancellation, kept: &str) {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([script]);
     let thread = house.thread().await;
     let ask = Ask::within(&thread, "hi");
@@ -82,7 +82,7 @@ async fn a_cancel_in_the_queue_gives_the_place_back() {
 
 #[actix::test]
 async fn a_cancel_after_the_end_tells_the_end() {
-    let house = House::new();
+    let house = House::paused();
     let ask = Ask::new("hi");
     house.hear(&ask).await;
 
@@ -92,7 +92,7 @@ async fn a_cancel_after_the_end_tells_the_end() {
 
 #[actix::test]
 async fn a_cancel_before_its_request_is_remembered_for_a_while() {
-    let house = House::new();
+    let house = House::paused();
     let ask = Ask::new("hi");
     assert_eq!(house.cancel(&ask.request).await, Cancellation::Unknown);
     sleep(millis(9_000)).await;
@@ -107,7 +107,7 @@ async fn a_cancel_before_its_request_is_remembered_for_a_while() {
 
 /// Cancels so many steps after the terminator.
 async fn check_after_the_terminator(count: usize) {
-    let house = House::new();
+    let house = House::paused();
     let thread = house.thread().await;
     let ask = Ask::within(&thread, "hi");
     let listener = house.ask(&ask).await.unwrap();
@@ -134,7 +134,7 @@ fn a_cancel_at_any_step_after_the_terminator_knows_its_request() {
 
 /// Cancels `asks[which]` so many steps after they were all sent.
 async fn check_at_step(count: usize, threads: usize, which: usize) {
-    let house = House::new();
+    let house = House::paused();
     let (one, two) = (house.thread().await, house.thread().await);
     let of = |index: usize| if index < threads { [&one, &two][index] } else { &one };
     let asks: Vec<_> = (0..3).map(|index| Ask::within(of(index), "hi")).collect();
@@ -174,7 +174,7 @@ fn a_cancel_at_any_step_of_joining_ends_one_request_and_no_other() {
 
 /// Cancels a request that nobody shares so many steps after it was sent.
 async fn check_alone_at_step(count: usize) {
-    let house = House::new();
+    let house = House::paused();
     let thread = house.thread().await;
     let ask = Ask::within(&thread, "hi");
     let answer = house.ask_once(&ask).await;
@@ -200,7 +200,7 @@ fn a_cancel_of_the_only_request_at_any_step_leaves_nothing_running() {
 
 #[actix::test]
 async fn the_leader_leaves_and_the_followers_hear_on() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b", "c", "d"], 100)]);
     let thread = house.thread().await;
     let (lead, follow) = (Ask::within(&thread, "hi"), Ask::within(&thread, "hi"));
@@ -224,7 +224,7 @@ async fn the_leader_leaves_and_the_followers_hear_on() {
 
 #[actix::test]
 async fn the_last_one_to_leave_closes_the_call() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b"], 1_000)]);
     let thread = house.thread().await;
     let asks = [Ask::within(&thread, "hi"), Ask::within(&thread, "hi"), Ask::new("hi")];
@@ -247,7 +247,7 @@ async fn the_last_one_to_leave_closes_the_call() {
 
 #[actix::test]
 async fn one_of_two_threads_stops_and_the_other_one_hears_on() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b", "c", "d"], 100)]);
     let (stops, goes_on) = (house.thread().await, house.thread().await);
     let asks = [Ask::within(&stops, "hi"), Ask::within(&goes_on, "hi"), Ask::within(&stops, "hi")];
@@ -274,7 +274,7 @@ async fn one_of_two_threads_stops_and_the_other_one_hears_on() {
 
 #[actix::test]
 async fn the_end_of_the_server_interrupts_everybody() {
-    let house = House::new();
+    let house = House::paused();
     let plays = || Script::says(&["a", "b"], 1_000);
     house.provider.plays([plays(), plays()]);
     let thread = house.thread().await;
@@ -292,7 +292,7 @@ async fn the_end_of_the_server_interrupts_everybody() {
 
 #[actix::test]
 async fn a_stream_that_an_operator_stops_ends_for_all_threads() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b"], 1_000)]);
     let (one, two) = (house.thread().await, house.thread().await);
     let first = house.ask(&Ask::within(&one, "hi")).await.unwrap();

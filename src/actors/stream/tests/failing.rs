@@ -143,7 +143,7 @@ async fn a_refusal_is_told_in_the_stream() {
 
 #[actix::test]
 async fn a_failure_before_the_first_token_is_tried_again_with_growing_pauses() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::status(503), Script::status(503)]);
 
     let heard = house.hear(&Ask::new("hi")).await;
@@ -158,7 +158,7 @@ async fn a_failure_before_the_first_token_is_tried_again_with_growing_pauses() {
 
 #[actix::test]
 async fn tries_are_bounded() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays((0..5).map(|_| Script::status(503)));
 
     let heard = house.hear(&Ask::new("hi")).await;
@@ -169,7 +169,7 @@ async fn tries_are_bounded() {
 
 #[actix::test]
 async fn a_provider_that_says_when_to_come_back_is_obeyed() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::status(429).retry_after_ms(4_000)]);
 
     house.hear(&Ask::new("hi")).await;
@@ -181,7 +181,7 @@ async fn a_provider_that_says_when_to_come_back_is_obeyed() {
 
 #[actix::test]
 async fn a_provider_that_wants_to_be_left_alone_for_long_is() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::status(429).retry_after_ms(3_600_000)]);
 
     let heard = house.hear(&Ask::new("hi")).await;
@@ -193,7 +193,7 @@ async fn a_provider_that_wants_to_be_left_alone_for_long_is() {
 
 #[actix::test]
 async fn nothing_is_tried_again_once_content_has_been_heard() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::new([text("a"), Step::Lose])]);
 
     assert_eq!(house.hear(&Ask::new("hi")).await.code(), "upstream_truncated");
@@ -205,7 +205,7 @@ async fn nothing_is_tried_again_once_content_has_been_heard() {
 fn a_request_with_tools_that_may_have_been_heard_is_not_repeated() {
     for (error, calls) in [(TransportError::Lost, 1), (TransportError::Connect, 2), (TransportError::Dns, 2)] {
         in_a_world(async {
-            let house = House::new();
+            let house = House::paused();
             house.provider.plays([Script { head: Err(error.clone()), ..Script::new([]) }]);
             house.hear(&Ask { has_tools: true, shares: false, ..Ask::new("hi") }).await;
             assert_eq!(house.provider.called(), calls, "{error:?}");
@@ -215,7 +215,7 @@ fn a_request_with_tools_that_may_have_been_heard_is_not_repeated() {
 
 #[actix::test]
 async fn a_failure_answers_identical_requests_for_a_while() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::status(400)]);
     assert_eq!(house.hear(&Ask::new("hi")).await.code(), "upstream_rejected");
 
@@ -281,7 +281,7 @@ async fn a_wait_in_the_queue_has_an_end() {
 
 #[actix::test]
 async fn what_a_dialect_cannot_say_is_refused_before_the_stream() {
-    let house = House::new();
+    let house = House::paused();
 
     let refused = house.ask(&Ask { unspeakable: true, ..Ask::new("hi") }).await.err().unwrap();
 
@@ -291,7 +291,7 @@ async fn what_a_dialect_cannot_say_is_refused_before_the_stream() {
 
 #[actix::test]
 async fn a_store_that_takes_no_message_refuses_the_request_and_calls_nobody_for_it() {
-    let house = House::new();
+    let house = House::paused();
     let thread = house.thread().await;
     let ask = Ask::within(&thread, "hi");
     let (reply, answer) = oneshot::channel();
@@ -307,7 +307,7 @@ async fn a_store_that_takes_no_message_refuses_the_request_and_calls_nobody_for_
 
 #[actix::test]
 async fn an_end_that_cannot_be_kept_is_told_and_says_so() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b"], 100)]);
     let thread = house.thread().await;
     let listener = house.ask(&Ask::within(&thread, "hi")).await.unwrap();

@@ -13,7 +13,7 @@ async fn steps(count: usize) {
 
 /// Sends an identical request so many steps after the terminator of the first one's answer.
 async fn check_at_the_end(count: usize, in_same_thread: bool) {
-    let house = House::new();
+    let house = House::paused();
     let (one, two) = (house.thread().await, house.thread().await);
     let first = Ask::within(&one, "hi");
     let listener = house.ask(&first).await.unwrap();
@@ -56,7 +56,7 @@ fn an_identical_request_at_any_step_of_the_end_is_answered() {
 
 /// One of two threads stops; so many steps later somebody asks the same in it again.
 async fn check_after_a_stop(count: usize) {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b", "c", "d"], 100)]);
     let (stops, goes_on) = (house.thread().await, house.thread().await);
     let asks = [Ask::within(&stops, "hi"), Ask::within(&goes_on, "hi"), Ask::within(&stops, "hi")];
@@ -93,7 +93,7 @@ fn the_same_message_at_any_step_of_a_stop_is_answered() {
 
 #[actix::test]
 async fn a_thread_that_has_moved_on_is_read_again_under_the_same_request_id() {
-    let house = House::new();
+    let house = House::paused();
     let thread = house.thread().await;
     let ask = Ask::within(&thread, "hi");
     let (reply, answer) = oneshot::channel();
@@ -111,7 +111,7 @@ async fn a_thread_that_has_moved_on_is_read_again_under_the_same_request_id() {
 
 #[actix::test]
 async fn a_stale_turn_of_one_thread_does_not_disturb_another_one() {
-    let house = House::new();
+    let house = House::paused();
     let (moved, other) = (house.thread().await, house.thread().await);
     let ask = Ask::within(&moved, "hi");
     let (reply, answer) = oneshot::channel();
@@ -130,7 +130,7 @@ async fn a_stale_turn_of_one_thread_does_not_disturb_another_one() {
 
 /// Cancels a request so many steps after it was sent with a stale history.
 async fn check_stale_cancel(count: usize) {
-    let house = House::new();
+    let house = House::paused();
     let thread = house.thread().await;
     let ask = Ask::within(&thread, "hi");
     let (reply, answer) = oneshot::channel();
@@ -173,7 +173,7 @@ impl Handler<Break> for Stream {
 
 #[actix::test]
 async fn a_stream_that_breaks_ends_for_everybody_in_the_store_and_upstream() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b"], 1_000)]);
     let thread = house.thread().await;
     let asks = [Ask::within(&thread, "hi"), Ask::within(&thread, "hi"), Ask::new("hi")];
@@ -199,7 +199,7 @@ async fn a_stream_that_breaks_ends_for_everybody_in_the_store_and_upstream() {
 
 #[actix::test]
 async fn a_request_on_its_way_to_a_stream_that_breaks_is_asked_again() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b"], 1_000)]);
     let first = house.ask(&Ask::new("hi")).await.unwrap();
     sleep(millis(500)).await;
@@ -218,7 +218,7 @@ async fn a_request_on_its_way_to_a_stream_that_breaks_is_asked_again() {
 
 #[actix::test]
 async fn a_request_that_is_cancelled_on_its_way_to_a_stream_that_breaks_stays_cancelled() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b"], 1_000)]);
     let first = house.ask(&Ask::new("hi")).await.unwrap();
     sleep(millis(500)).await;
@@ -237,7 +237,7 @@ async fn a_request_that_is_cancelled_on_its_way_to_a_stream_that_breaks_stays_ca
 
 #[actix::test]
 async fn whoever_asks_for_a_request_finds_it_while_it_runs_and_for_a_while_after() {
-    let house = House::new();
+    let house = House::paused();
     let ask = Ask::new("hi");
     assert!(house.coalescer.send(Find(ask.request.clone())).await.unwrap().is_none());
     let heard = house.hear(&ask).await;
@@ -273,7 +273,7 @@ async fn what_ended_streams_hold_is_bounded_and_the_oldest_go_first() {
 #[test]
 fn an_answer_that_runs_when_the_runtime_goes_still_ends() {
     let subscription = in_a_world(async {
-        let house = House::new();
+        let house = House::paused();
         house.provider.plays([Script::says(&["a", "b"], 1_000)]);
         let thread = house.thread().await;
         let listener = house.ask(&Ask::within(&thread, "hi")).await.unwrap();

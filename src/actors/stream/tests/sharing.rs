@@ -19,7 +19,7 @@ async fn hear_all(listeners: Vec<Listener>) -> Vec<Heard> {
 
 #[actix::test]
 async fn an_answer_is_heard_kept_and_counted() {
-    let house = House::new();
+    let house = House::paused();
     let thread = house.thread().await;
     let ask = Ask::within(&thread, "hi");
 
@@ -41,7 +41,7 @@ async fn an_answer_is_heard_kept_and_counted() {
 
 #[actix::test]
 async fn an_answer_without_a_thread_is_heard_and_not_kept() {
-    let house = House::new();
+    let house = House::paused();
     let ask = Ask::new("hi");
 
     let heard = house.hear(&ask).await;
@@ -54,7 +54,7 @@ async fn an_answer_without_a_thread_is_heard_and_not_kept() {
 
 #[actix::test]
 async fn fifty_identical_messages_are_one_call_one_turn_and_fifty_equal_streams() {
-    let house = House::new();
+    let house = House::paused();
     let thread = house.thread().await;
     let asks: Vec<_> = (0..50).map(|_| Ask::within(&thread, "hi")).collect();
 
@@ -74,7 +74,7 @@ async fn fifty_identical_messages_are_one_call_one_turn_and_fifty_equal_streams(
 
 #[actix::test]
 async fn identical_messages_of_two_threads_are_one_call_and_two_turns() {
-    let house = House::new();
+    let house = House::paused();
     let (one, two) = (house.thread().await, house.thread().await);
     let asks = [Ask::within(&one, "hi"), Ask::within(&two, "hi"), Ask::within(&two, "hi"), Ask::new("hi")];
 
@@ -94,7 +94,7 @@ async fn identical_messages_of_two_threads_are_one_call_and_two_turns() {
 
 #[actix::test]
 async fn organisations_never_share() {
-    let house = House::new();
+    let house = House::paused();
     let asks = [Ask::of(&OrgId::new("one"), "hi"), Ask::of(&OrgId::new("two"), "hi")];
 
     hear_all(join_all(&house, &asks).await).await;
@@ -105,7 +105,7 @@ async fn organisations_never_share() {
 
 #[actix::test]
 async fn what_is_not_to_be_shared_is_not() {
-    let house = House::new();
+    let house = House::paused();
     let alone = || Ask { shares: false, ..Ask::new("hi") };
 
     hear_all(join_all(&house, &[alone(), alone(), Ask::new("hi")]).await).await;
@@ -116,7 +116,7 @@ async fn what_is_not_to_be_shared_is_not() {
 
 #[actix::test]
 async fn whoever_comes_in_the_middle_hears_everything_from_the_beginning() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b", "c", "d"], 100)]);
     let thread = house.thread().await;
     let leader = house.ask(&Ask::within(&thread, "hi")).await.unwrap();
@@ -133,7 +133,7 @@ async fn whoever_comes_in_the_middle_hears_everything_from_the_beginning() {
 
 #[actix::test]
 async fn the_same_request_sent_twice_is_one_request_running_and_ended() {
-    let house = House::new();
+    let house = House::paused();
     let thread = house.thread().await;
     let ask = Ask::within(&thread, "hi");
     let first = house.ask(&ask).await.unwrap();
@@ -150,7 +150,7 @@ async fn the_same_request_sent_twice_is_one_request_running_and_ended() {
 
 #[actix::test]
 async fn another_message_while_one_is_answered_is_refused_and_then_taken() {
-    let house = House::new();
+    let house = House::paused();
     let thread = house.thread().await;
     let running = Ask::within(&thread, "hi");
     let listener = house.ask(&running).await.unwrap();
@@ -170,7 +170,7 @@ async fn another_message_while_one_is_answered_is_refused_and_then_taken() {
 
 #[actix::test]
 async fn a_growing_answer_is_saved_before_its_end() {
-    let house = House::new();
+    let house = House::paused();
     house.provider.plays([Script::says(&["a", "b", "c", "d"], 700)]);
     let thread = house.thread().await;
     let listener = house.ask(&Ask::within(&thread, "hi")).await.unwrap();

@@ -9,9 +9,10 @@ use crate::actors::coalescer::{self, Cancel, Coalescer, FindTurn, Load, Settings
 use crate::actors::guardian::Link;
 use crate::actors::pacer::{self, InFlight, Pacer};
 use crate::chat::{ChatMessage, Content, OrgId, Principal, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId};
+use crate::config;
 use crate::fanout::{Cursor, End, Next};
+use crate::store::Message;
 use crate::store::{NewThread, NewUserMessage, StoreOptions, StoredRequest};
-use crate::{config, store::Message};
 
 pub(super) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -192,7 +193,8 @@ pub(super) fn in_a_world<T>(run: impl Future<Output = T>) -> T {
 }
 
 impl House {
-    pub(super) fn new() -> Self {
+    /// In paused time.
+    pub(super) fn paused() -> Self {
         Self::build(Plan::default())
     }
 
