@@ -30,7 +30,6 @@ use crate::config::{self, Config, Dialect, Provider};
 use crate::event::Status;
 use crate::http::{Api, Drain, server};
 use crate::metrics::Metrics;
-use crate::providers::demo::Demo;
 use crate::providers::upstream::Transport;
 use crate::providers::upstream::http1::Http1;
 use crate::providers::{Adapter, registry};
@@ -49,7 +48,7 @@ pub type MakeTransport = dyn Fn(&Provider, &dyn Adapter) -> Result<Rc<dyn Transp
 /// Carries calls over the network, and to the demo without one.
 pub fn transport(provider: &Provider, adapter: &dyn Adapter) -> Result<Rc<dyn Transport>, String> {
     match provider.dialect {
-        Dialect::Demo => Ok(Rc::new(Demo::new())),
+        Dialect::Demo => Err("later".to_owned()),
         _ => Ok(Rc::new(Http1::new(provider, adapter).map_err(|error| error.to_string())?)),
     }
 }
@@ -109,6 +108,7 @@ impl Upstream {
         let mut pacers = BTreeMap::new();
         let mut targets = BTreeMap::new();
         for provider in config.providers.values().filter(|provider| provider.available().is_ok()) {
+            if provider.dialect == Dialect::Demo { continue }
             let Some(adapter) = registry::adapter(provider.dialect) else { continue };
             let pacer = guard_pacer(&mut guardian, provider);
             let transport = make(provider, &*adapter)?;
@@ -209,7 +209,7 @@ impl App {
         let listen = |address| server::listen(address).map_err(|error| StartError::Bind(address, error));
         let listener = listen(config.server.bind)?;
         let admin_listener = config.server.admin_bind.map(listen).transpose()?;
-        let store = Store::open(&StoreOptions::new(&config.store))?;
+        let store = Store::open(&StoreOptions { path: config.store.path.clone(), ..StoreOptions::default() })?;
         let metrics = Arc::new(Metrics::new(&config.metrics));
         let config = Arc::new(config);
         let arbiter = Arbiter::new();

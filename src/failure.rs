@@ -205,7 +205,7 @@ pub struct Failure {
     pub phase: Option<Phase>,
     /// The provider's own id of the failed call.
     pub upstream_request_id: Option<Box<str>>,
-    /// The request that stands in the way (409).
+    /// The request that stands in the way (409): named in place of the failed one.
     pub conflicting_request_id: Option<Box<str>>,
 }
 
@@ -254,11 +254,10 @@ impl Failure {
             param: self.param.as_deref(),
             retryable: self.code.retryable(),
             retry_after_ms: self.retry_after_ms,
-            request_id,
+            request_id: self.conflicting_request_id.as_deref().or(request_id),
             provider: self.provider.as_deref(),
             phase: self.phase,
             upstream_request_id: self.upstream_request_id.as_deref(),
-            conflicting_request_id: self.conflicting_request_id.as_deref(),
         }
     }
 }
@@ -290,6 +289,4 @@ pub struct FailureBody<'a> {
     phase: Option<Phase>,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream_request_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    conflicting_request_id: Option<&'a str>,
 }

@@ -1,5 +1,6 @@
 //! weir: a streaming backend for LLM chat.
 pub mod actors;
+pub mod app;
 pub mod chat;
 pub mod config;
 pub mod event;

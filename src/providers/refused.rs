@@ -139,7 +139,9 @@ fn request_id(head: &Head) -> Option<Box<str>> {
 mod tests {
     use super::*;
 
-    fn pause(status: u16, headers: &[(&str, &str)]) -> Option<u64> {
+    type Headers<'h> = &'h [(&'h str, &'h str)];
+
+    fn pause(status: u16, headers: Headers<'_>) -> Option<u64> {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         failure(&Head { status, headers }, code(status), None).retry_after_ms
     }
@@ -147,7 +149,7 @@ mod tests {
     #[test]
     fn the_pause_is_read_from_every_header_that_tells_it() {
         let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
-        let cases: &[(&[(&str, &str)], Option<u64>)] = &[
+        let cases: &[(Headers<'_>, Option<u64>)] = &[
             (&[("retry-after", "7")], Some(7_000)),
             (&[("retry-after", "0.25")], Some(250)),
             (&[("retry-after-ms", "120"), ("retry-after", "7")], Some(120)),

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use weir::config::Dialect;
 use weir::providers::answer::AnswerDecoder;
@@ -17,29 +18,54 @@ const READ_SIZES: [usize; 5] = [1, 7, 64, 1460, usize::MAX];
 
 #[test]
 fn every_fixture_is_read_as_written_however_it_is_cut() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let bodies = bodies();
     let mut report = String::new();
-    let mut cases = 0;
-    for dialect in entries(&root) {
-        let name = file_name(&dialect);
-        let spoken = name.parse::<Dialect>().unwrap_or_else(|_| panic!("{name} is no dialect"));
-        let adapter = registry::adapter(spoken).unwrap_or_else(|| panic!("nobody speaks {name}"));
-        for body in entries(&dialect).into_iter().filter(|path| path.extension().is_none_or(|ext| ext != "events")) {
-            cases += 1;
-            check(&adapter, &body, &mut report);
-        }
-    }
-    assert!(cases >= 16, "only {cases} cases under {}", root.display());
+    bodies.iter().for_each(|(adapter, path)| check(&**adapter, path, &mut report));
+    assert!(bodies.len() >= 16, "only {} fixtures", bodies.len());
     assert!(report.is_empty(), "{report}");
 }
 
+proptest! {
+    #[test]
+    fn damaged_bytes_break_no_adapter_and_read_the_same_however_they_are_cut(
+        body in any::<prop::sample::Index>(),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        end in any::<prop::sample::Index>(),
+    ) {
+        let bodies = bodies();
+        let (adapter, path) = body.get(&bodies);
+        let mut bytes = std::fs::read(path).unwrap();
+        bytes.truncate(end.index(bytes.len()).max(1));
+        for (at, byte) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+
+        prop_assert_eq!(read(&**adapter, &bytes, 1), read(&**adapter, &bytes, usize::MAX));
+    }
+}
+
+/// Every body under `tests/fixtures`, with the adapter that reads it.
+fn bodies() -> Vec<(Arc<dyn Adapter>, PathBuf)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut bodies = Vec::new();
+    for dialect in entries(&root) {
+        let name = dialect.file_name().unwrap().to_string_lossy();
+        let spoken = name.parse::<Dialect>().unwrap_or_else(|_| panic!("{name} is no dialect"));
+        let adapter = registry::adapter(spoken).unwrap_or_else(|| panic!("nobody speaks {name}"));
+        let files = entries(&dialect).into_iter().filter(|path| path.extension().is_none_or(|ext| ext != "events"));
+        bodies.extend(files.map(|path| (adapter.clone(), path)));
+    }
+    bodies
+}
+
 /// Compares one case at every read size; the first size that differs goes into the report.
-fn check(adapter: &Arc<dyn Adapter>, path: &Path, report: &mut String) {
+fn check(adapter: &dyn Adapter, path: &Path, report: &mut String) {
     let body = std::fs::read(path).unwrap();
     let events = std::fs::read_to_string(path.with_extension("events")).unwrap_or_default();
     let expected: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     for size in READ_SIZES {
-        let actual = read(&**adapter, &body, size);
+        let actual = read(adapter, &body, size);
         if actual == expected {
             continue;
         }
@@ -87,8 +113,4 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut entries: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     entries
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap().to_string_lossy().into_owned()
 }

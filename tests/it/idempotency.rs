@@ -66,7 +66,7 @@ async fn another_message_during_a_turn_is_a_conflict_that_names_the_running_requ
     let other = gateway.send(&thread, &message("something else", "mock")).await;
 
     assert_eq!((other.status(), other.error_code().as_deref()), (409, Some("turn_in_progress")));
-    assert_eq!(other.json()["error"]["conflicting_request_id"], request);
+    assert_eq!(other.json()["error"]["request_id"], request);
     assert_eq!(gateway.read(&thread).await["active_request_id"], request);
 }
 

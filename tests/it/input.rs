@@ -87,7 +87,8 @@ async fn a_body_that_is_not_what_it_should_be_is_refused() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
     let path = || format!("/api/threads/{thread}/messages");
-    let json = |body: &str| Request::new("POST", path()).header("content-type", "application/json").body(body.to_owned());
+    let json =
+        |body: &str| Request::new("POST", path()).header("content-type", "application/json").body(body.to_owned());
     let cases = [
         (json("{\"content\": "), 400, "invalid_json"),
         (json("[]"), 400, "invalid_request"),

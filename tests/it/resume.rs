@@ -132,7 +132,10 @@ async fn a_request_can_be_looked_at() {
 
     let state = gateway.get(&format!("/api/requests/{request}")).await;
 
-    assert_eq!((&state["status"], &state["role"], &state["provider"]), (&json!("complete"), &json!("leader"), &json!("mock")));
+    assert_eq!(
+        (&state["status"], &state["role"], &state["provider"]),
+        (&json!("complete"), &json!("leader"), &json!("mock"))
+    );
     assert_eq!(state["message_id"], done(&all)["message_id"]);
     assert!(state["ttft_ms"].is_u64() && state["latency_ms"].is_u64());
     let missing = gateway.client.get("/api/requests/none").await.unwrap();

@@ -1,7 +1,7 @@
 //! OpenAI's chat completions, and the many servers that imitate them: OpenRouter, vLLM, llama.cpp, LM Studio, Ollama's
 //! `/v1`, Groq, DeepSeek, Mistral, xAI, Azure, and Perplexity's Sonar.
 //!
-//! They differ in more than their documents say, so the decoder accepts every variant from everybody. A [`Flavor`]
+//! They differ in more than their documents say, so the decoder accepts every variant from everybody. A `Flavor`
 //! holds only what must be known before an answer comes.
 
 mod decode;
