@@ -4,7 +4,6 @@
 //! into [`Piece`]s. It knows no socket, no clock and no actor. Only [`upstream`] talks to the network.
 
 pub mod answer;
-pub mod demo;
 pub mod frames;
 mod json;
 pub mod openai_chat;

@@ -7,6 +7,7 @@
 
 mod connect;
 mod connections;
+pub mod demo;
 pub mod http1;
 mod settings;
 #[cfg(test)]

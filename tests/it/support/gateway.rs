@@ -13,37 +13,37 @@ use weir::app::{self, App};
 use weir::config::Config;
 
 /// Nothing that a test waits for takes longer, unless it will never come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The pace of a provider that is never in the way.
-pub const FAST: &str = "rps = 10000.0\nconcurrency = 1000\nburst = 1000";
+pub(crate) const FAST: &str = "rps = 10000.0\nconcurrency = 1000\nburst = 1000";
 
 /// See the module. The mock is the provider `mock`, which is the default one and takes any model.
-pub struct Gateway {
-    pub mock: Mock,
-    pub client: Client,
+pub(crate) struct Gateway {
+    pub(crate) mock: Mock,
+    pub(crate) client: Client,
     app: App,
     _directory: TempDir,
 }
 
 impl Gateway {
     /// With a provider that hardly paces.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(FAST, "").await
     }
 
     /// With other keys of the provider's table.
-    pub async fn with_provider(provider: &str) -> Self {
+    pub(crate) async fn with_provider(provider: &str) -> Self {
         Self::with(provider, "").await
     }
 
     /// With further tables.
-    pub async fn with_tables(tables: &str) -> Self {
+    pub(crate) async fn with_tables(tables: &str) -> Self {
         Self::with(FAST, tables).await
     }
 
     /// With other keys of the provider's table, and further tables.
-    pub async fn with(provider: &str, tables: &str) -> Self {
+    pub(crate) async fn with(provider: &str, tables: &str) -> Self {
         let mock = Mock::start().await;
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("weir.db");
@@ -55,52 +55,52 @@ impl Gateway {
     }
 
     /// Ends it as a signal does.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.app.stop(std::future::ready(())).await;
     }
 
     /// Ends it and gives running answers time to finish.
-    pub async fn drain(self) {
+    pub(crate) async fn drain(self) {
         self.app.stop(std::future::pending()).await;
     }
 
     /// A new thread's id.
-    pub async fn thread(&self) -> String {
+    pub(crate) async fn thread(&self) -> String {
         let made = self.client.post("/api/threads", &json!({})).await.unwrap();
         assert_eq!(made.status(), 201);
         made.json()["id"].as_str().unwrap().to_owned()
     }
 
     /// Opens the stream of a new message.
-    pub async fn stream(&self, thread: &str, body: &Value) -> Result<Events<TcpStream>, ClientError> {
+    pub(crate) async fn stream(&self, thread: &str, body: &Value) -> Result<Events<TcpStream>, ClientError> {
         self.client.open(Request::post(format!("/api/threads/{thread}/messages/stream"), body)).await
     }
 
     /// Sends a message and waits for the whole answer.
-    pub async fn send(&self, thread: &str, body: &Value) -> Response {
+    pub(crate) async fn send(&self, thread: &str, body: &Value) -> Response {
         let path = format!("/api/threads/{thread}/messages");
         timeout(PATIENCE, self.client.post(&path, body)).await.expect("an answer in time").unwrap()
     }
 
     /// A thread with its messages.
-    pub async fn read(&self, thread: &str) -> Value {
+    pub(crate) async fn read(&self, thread: &str) -> Value {
         self.get(&format!("/api/threads/{thread}")).await
     }
 
     /// The JSON at a path.
-    pub async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let response = self.client.get(path).await.unwrap();
         assert_eq!(response.status(), 200, "{path}: {}", response.json());
         response.json()
     }
 
     /// Cancels a request.
-    pub async fn cancel(&self, request: &str) -> Response {
+    pub(crate) async fn cancel(&self, request: &str) -> Response {
         self.client.post(&format!("/api/threads/cancel/{request}"), &json!({})).await.unwrap()
     }
 
     /// Waits until nothing is left of all requests: no call, no permit, no place in a queue, no stream.
-    pub async fn at_rest(&self) {
+    pub(crate) async fn at_rest(&self) {
         let rest = timeout(PATIENCE, self.mock.wait_until(|counts| counts.streams_live == 0)).await;
         rest.expect("the provider's answers end");
         timeout(PATIENCE, async { while !self.is_at_rest().await {} }).await.expect("weir comes to rest");
@@ -115,12 +115,12 @@ impl Gateway {
 }
 
 /// The body of a message to the mock.
-pub fn message(content: &str, model: &str) -> Value {
+pub(crate) fn message(content: &str, model: &str) -> Value {
     json!({ "role": "user", "content": content, "provider": "mock", "model": model })
 }
 
 /// A configuration with the mock as its default provider.
-pub fn config(url: &str, database: &str, provider: &str, tables: &str) -> String {
+pub(crate) fn config(url: &str, database: &str, provider: &str, tables: &str) -> String {
     format!(
         "default_provider = \"mock\"\n\
          [server]\nbind = \"127.0.0.1:0\"\nworkers = 2\n\

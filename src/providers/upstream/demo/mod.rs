@@ -19,8 +19,8 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::{Instant, Sleep, sleep};
 
 use self::script::{Script, Wait};
-use super::upstream::{Body, Opened, Status, Transport, TransportError};
-use super::{Call, Head};
+use super::{Body, Opened, Status, Transport, TransportError};
+use crate::providers::{Call, Head};
 
 /// The transport of the demo.
 #[derive(Debug, Clone, Copy, Default)]
