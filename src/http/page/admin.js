@@ -45,7 +45,7 @@ const CHARTS = [
   },
 ];
 
-byId('charts').append(...CHARTS.map(({ chart }) => chart.root));
+byId('charts').prepend(...CHARTS.map(({ chart }) => chart.root));
 
 function show(report) {
   const now = Date.now();
@@ -79,7 +79,7 @@ function showAlerts(alerts) {
 
 function showSharing({ coalesce, tokens, window }) {
   byId('ratio').textContent = coalesce.ratio === null ? '–' : `${number(Math.round(coalesce.ratio * 10) / 10)} : 1`;
-  bars(byId('roles'), { 'own call': coalesce.leaders, 'shared call': coalesce.followers }, 'second');
+  bars(byId('roles'), { 'own call': coalesce.leaders, 'shared call': coalesce.followers }, 'first');
   byId('tokens').textContent = `${number(tokens.input)} tokens in, ${number(tokens.output)} out, in the last ${number(window.count)} requests`;
 }
 
@@ -111,13 +111,14 @@ function fill(table, rows, key, cells, make) {
   byId(table).hidden = rows.length === 0;
 }
 
+const nameOf = ({ provider, model }) => (model === provider ? provider : `${provider} · ${model}`);
 const PHASES = { queue: 'in the queue', upstream: 'waiting for the provider', streaming: 'streaming' };
 
 function showStreams(streams) {
   byId('streams-count').textContent = streams.length ? number(streams.length) : '';
   const oldest = [...streams].sort((a, b) => b.age_ms - a.age_ms).slice(0, 50);
   fill('streams', oldest, 'stream_id', (stream) => [
-    `${stream.provider} · ${stream.model}`, PHASES[stream.phase] ?? stream.phase, duration(stream.age_ms), number(stream.listeners),
+    nameOf(stream), PHASES[stream.phase] ?? stream.phase, duration(stream.age_ms), number(stream.listeners),
     number(stream.events), bytes(stream.bytes), number(stream.slowest_lag),
   ], (line, stream) => {
     const stop = el('button', { type: 'button', class: 'button', text: 'Stop', 'aria-label': `Stop stream ${stream.stream_id}` });

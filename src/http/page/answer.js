@@ -59,7 +59,7 @@ export class Answer {
 
   queue({ position, eta_ms }) {
     const place = position === 1 ? 'You are next' : `Number ${position} in the queue`;
-    this.wait(eta_ms > 0 ? `${place} · about ${duration(eta_ms)}` : place);
+    this.wait(eta_ms >= 500 ? `${place} · about ${duration(Math.round(eta_ms / 1000) * 1000)}` : place);
   }
 
   /** Takes one event of the stream. */

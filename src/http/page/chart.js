@@ -64,13 +64,15 @@ export class Chart {
     const height = 120;
     const values = this.#points.flatMap((point) => Object.values(point.values)).filter((value) => value !== null && value !== undefined);
     const max = niceMax(Math.max(this.least, ...values));
-    const x = (at) => LEFT + (width - LEFT - RIGHT) * (1 - (now - at) / this.#spanMs);
+    // A minute at first, so that there is something to see, and a minute more each minute.
+    const age = now - (this.#points[0]?.at ?? now);
+    const minutes = Math.min(Math.ceil(age / 60_000) || 1, this.#spanMs / 60_000);
+    const x = (at) => LEFT + (width - LEFT - RIGHT) * (1 - (now - at) / (minutes * 60_000));
     const y = (value) => TOP + (height - TOP - BOTTOM) * (1 - value / max);
     const parts = [0, 0.5, 1].flatMap((share) => [
       svg('line', { class: 'grid', x1: LEFT, x2: width - RIGHT, y1: y(max * share), y2: y(max * share) }),
       svg('text', { class: 'axis', x: LEFT - 6, y: y(max * share) + 3.5, 'text-anchor': 'end' }, this.#format(max * share)),
     ]);
-    const minutes = Math.round(this.#spanMs / 60_000);
     parts.push(
       svg('text', { class: 'axis', x: LEFT, y: height - 4 }, `${minutes} min ago`),
       svg('text', { class: 'axis', x: width - RIGHT, y: height - 4, 'text-anchor': 'end' }, 'now'));

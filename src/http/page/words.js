@@ -62,7 +62,7 @@ export function duration(millis) {
   if (millis === null || millis === undefined) return '–';
   if (millis < 10) return `${Math.round(millis * 10) / 10} ms`;
   if (millis < 1000) return `${Math.round(millis)} ms`;
-  if (millis < 60_000) return `${(millis / 1000).toFixed(millis < 10_000 ? 1 : 0)} s`;
+  if (millis < 60_000) return `${(millis / 1000).toFixed(millis < 10_000 && millis % 1000 ? 1 : 0)} s`;
   const minutes = Math.floor(millis / 60_000);
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
