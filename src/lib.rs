@@ -7,6 +7,7 @@ pub mod event;
 pub mod failure;
 pub mod fanout;
 pub mod http;
+pub mod markdown;
 pub mod metrics;
 pub mod providers;
 pub mod store;

@@ -6,14 +6,16 @@ use actix_web::HttpResponse;
 use actix_web::web::{Data, Path, Query};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::Api;
 use super::caller::Operator;
 use super::error::{ApiError, ApiResult};
 use super::fields::Fields;
-use crate::actors::coalescer::{self, Connections};
+use crate::actors::coalescer::{self, Connections, Whose};
 use crate::actors::pacer::{self, Change};
-use crate::chat::ProviderName;
+use crate::chat::{ProviderName, StreamId};
+use crate::event::Status;
 use crate::failure::{Code, Failure};
 
 /// Requests in a report when the client does not say.
@@ -39,7 +41,7 @@ pub(super) async fn performance(api: Data<Api>, _operator: Operator, report: Que
 
 /// A pacer with its provider's connections.
 #[derive(Serialize)]
-struct PacerRow {
+pub(super) struct PacerRow {
     #[serde(flatten)]
     pacer: pacer::Status,
     /// Nothing as long as no breaker watches the provider.
@@ -49,6 +51,11 @@ struct PacerRow {
 }
 
 pub(super) async fn pacers(api: Data<Api>, _operator: Operator) -> ApiResult {
+    Ok(HttpResponse::Ok().json(pacer_rows(&api).await?))
+}
+
+/// Every pacer as operators see it.
+pub(super) async fn pacer_rows(api: &Api) -> ApiResult<Vec<PacerRow>> {
     let connections = api.coalescer.ask(Connections).await?;
     let mut rows = Vec::with_capacity(api.pacers.len());
     for (name, pacer) in &api.pacers {
@@ -56,7 +63,7 @@ pub(super) async fn pacers(api: Data<Api>, _operator: Operator) -> ApiResult {
         let (http, warm) = connections.get(name).map_or(("none", 0), |status| (status.http, status.warm));
         rows.push(PacerRow { pacer, breaker: None, http, warm });
     }
-    Ok(HttpResponse::Ok().json(rows))
+    Ok(rows)
 }
 
 pub(super) async fn change_pacer(
@@ -80,6 +87,17 @@ pub(super) async fn change_pacer(
 
 pub(super) async fn streams(api: Data<Api>, _operator: Operator) -> ApiResult {
     Ok(HttpResponse::Ok().json(api.coalescer.ask(coalescer::Snapshot).await?))
+}
+
+pub(super) async fn stop_stream(api: Data<Api>, _operator: Operator, stream: Path<String>) -> ApiResult {
+    let whose = Whose::Stream(StreamId::new(stream.into_inner()));
+    let (reply, answer) = oneshot::channel();
+    api.coalescer.ask(coalescer::Stop { whose, status: Status::Cancelled, reply }).await?;
+    match answer.await {
+        Ok(0) => Err(ApiError::new(Code::NotFound, "no such stream runs")),
+        Ok(_) => Ok(HttpResponse::Ok().json(json!({ "status": "cancelled" }))),
+        Err(_) => Err(ApiError::new(Code::Internal, "the stop could not be processed")),
+    }
 }
 
 pub(super) async fn switch_profile(api: Data<Api>, _operator: Operator, profile: Path<String>) -> ApiResult {

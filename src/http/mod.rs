@@ -6,10 +6,12 @@ mod caller;
 mod cancel;
 mod edge;
 mod error;
+mod feed;
 mod fields;
 mod health;
 mod messages;
 mod page;
+mod rendering;
 mod requests;
 pub mod server;
 mod sse;
@@ -44,6 +46,7 @@ pub fn routes(app: &mut ServiceConfig, surface: Surface) {
     if surface != Surface::Chat {
         operations(app);
     }
+    app.service(at("/assets/{file}").route(get().to(page::asset)));
     app.default_service(web::to(no_such_path));
 }
 
@@ -59,14 +62,14 @@ fn chat(app: &mut ServiceConfig) {
         )
         .service(at("/api/threads/{thread}/messages").route(post().to(messages::send)))
         .service(at("/api/threads/{thread}/messages/stream").route(post().to(messages::stream)))
+        .service(at("/api/threads/{thread}/messages/{message}").route(get().to(rendering::message)))
         .service(at("/api/threads/{thread}/regenerate").route(post().to(messages::regenerate)))
         .service(at("/api/threads/{thread}/stream").route(get().to(streams::of_thread)))
         .service(at("/api/threads/{thread}/stop").route(post().to(cancel::stop)))
         .service(at("/api/requests/{request}").route(get().to(requests::state)))
         .service(at("/api/requests/{request}/stream").route(get().to(streams::of_request)))
         .service(at("/api/providers").route(get().to(health::providers)))
-        .service(at("/").route(get().to(page::index)))
-        .service(at("/assets/{file}").route(get().to(page::asset)));
+        .service(at("/").route(get().to(page::index)));
 }
 
 /// What operators use.
@@ -75,7 +78,10 @@ fn operations(app: &mut ServiceConfig) {
         .service(at("/api/admin/pacers").route(get().to(admin::pacers)))
         .service(at("/api/admin/pacers/{provider}").route(patch().to(admin::change_pacer)))
         .service(at("/api/admin/streams").route(get().to(admin::streams)))
-        .service(at("/api/admin/profile/{profile}").route(post().to(admin::switch_profile)));
+        .service(at("/api/admin/streams/{stream}/stop").route(post().to(admin::stop_stream)))
+        .service(at("/api/admin/feed").route(get().to(feed::feed)))
+        .service(at("/api/admin/profile/{profile}").route(post().to(admin::switch_profile)))
+        .service(at("/admin").route(get().to(page::admin)));
 }
 
 /// A path; other methods than its own are answered as such.

@@ -137,12 +137,16 @@ impl MessageBody for LogBody {
     }
 }
 
+/// Asks proxies to hand events on as they come.
+pub(super) const NO_BUFFERING: (header::HeaderName, header::HeaderValue) =
+    (header::HeaderName::from_static("x-accel-buffering"), header::HeaderValue::from_static("no"));
+
 /// The head of every event stream: nobody may hold it back, change it or keep it.
 pub(super) fn event_stream(response: &mut actix_web::HttpResponseBuilder) {
     response
         .insert_header((header::CONTENT_TYPE, "text/event-stream; charset=utf-8"))
         .insert_header((header::CACHE_CONTROL, "no-cache, no-store, no-transform"))
-        .insert_header(("x-accel-buffering", "no"));
+        .insert_header(NO_BUFFERING);
 }
 
 /// The first `meta`: what is known when the request is accepted.

@@ -12,10 +12,11 @@ use super::caller::Caller;
 use super::cancel::withdraw_turn;
 use super::error::{ApiError, ApiResult};
 use super::fields::Fields;
+use super::rendering::{self, Render, Shown};
 use crate::actors::coalescer::FindTurn;
 use crate::chat::ThreadId;
 use crate::failure::Code;
-use crate::store::{Cursor, Message, NewThread, Thread};
+use crate::store::{Cursor, NewThread, Thread};
 
 /// Messages in one page of a thread.
 const MESSAGES_MAX: usize = 1_000;
@@ -30,6 +31,8 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 pub(super) struct Page {
     limit: Option<String>,
     before: Option<String>,
+    /// Of a thread's messages.
+    render: Option<Render>,
 }
 
 impl Page {
@@ -46,7 +49,7 @@ struct WholeThread {
     #[serde(flatten)]
     thread: Thread,
     active_request_id: Option<String>,
-    messages: Vec<Message>,
+    messages: Vec<Shown>,
 }
 
 pub(super) async fn create(api: Data<Api>, caller: Caller, mut fields: Fields) -> ApiResult {
@@ -88,6 +91,7 @@ pub(super) async fn read(api: Data<Api>, caller: Caller, thread: Path<String>, p
     if let Some(first) = messages.first().filter(|first| messages.len() == limit && first.sequence > 0) {
         response.insert_header(("x-next-cursor", first.sequence.to_string()));
     }
+    let messages = rendering::shown(messages, page.render).await?;
     Ok(response.json(WholeThread { thread, active_request_id, messages }))
 }
 

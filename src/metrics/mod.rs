@@ -234,7 +234,7 @@ impl Percentiles {
     fn of(values: impl Iterator<Item = Option<u32>>, scale: f64) -> Self {
         let mut histogram = Histogram::<u32>::new(3).expect("three digits are allowed");
         for value in values.flatten() {
-            histogram.saturating_record(u64::from(value));
+            histogram.record(u64::from(value)).expect("the histogram grows with its values");
         }
         if histogram.is_empty() {
             return Self::default();
@@ -353,6 +353,16 @@ pub(crate) mod tests {
         }
 
         assert_eq!(report(&metrics, 100)["tokens"]["input"], u64::MAX);
+    }
+
+    #[test]
+    fn a_long_time_is_reported_as_it_was() {
+        let metrics = Metrics::new(&config::Metrics::default());
+        metrics.finished("demo", finished(600_000, Status::Complete));
+
+        let longest = report(&metrics, 100)["ttft_ms"]["max"].as_f64().unwrap();
+
+        assert!((longest - 600_000.0).abs() < 600.0, "{longest}");
     }
 
     #[test]

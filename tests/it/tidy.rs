@@ -11,10 +11,11 @@ const LINES_MAX: usize = 500;
 const DOCUMENT_LINES_MAX: [(&str, usize); 2] = [("README.md", 150), ("docs/architecture.md", 200)];
 
 /// What each module of `src/` may use beside itself. Whoever stands higher knows nothing of those below.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("event", &[]),
     ("failure", &[]),
     ("chat", &["event"]),
+    ("markdown", &[]),
     ("config", &["chat", "failure"]),
     ("store", &["chat", "config", "event", "failure"]),
     ("fanout", &["chat", "event", "failure", "store"]),
@@ -22,7 +23,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("providers", &["chat", "config", "event", "failure"]),
     ("actors", &["chat", "config", "event", "failure", "fanout", "metrics", "providers", "store"]),
     // Reads of threads go straight to the store's handle; writes that belong to a turn go through the actors.
-    ("http", &["actors", "chat", "config", "event", "failure", "fanout", "metrics", "store"]),
+    ("http", &["actors", "chat", "config", "event", "failure", "fanout", "markdown", "metrics", "store"]),
     ("app", &["actors", "chat", "config", "event", "failure", "fanout", "http", "metrics", "providers", "store"]),
 ];
 

@@ -1,0 +1,358 @@
+// The chat page in a real browser, against the real binary.
+
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { after, afterEach, before, describe, it } from 'node:test';
+
+import { ended, lastAnswer, newPage, pageOf, say, startBrowser, startMock, startWeir } from './support.js';
+
+let browser;
+let weir;
+let page;
+
+const DEMO = '[providers.demo]\ndialect = "demo"\nrps = 1000.0\nconcurrency = 100\nburst = 1000\n';
+
+before(async () => {
+  browser = await startBrowser();
+  weir = await startWeir(DEMO);
+});
+after(async () => {
+  await browser?.close();
+  await weir?.stop();
+});
+afterEach(async () => {
+  const problems = page?.problems ?? [];
+  await page?.context().close();
+  page = undefined;
+  assert.deepEqual(problems, [], 'the page has problems');
+});
+
+async function open(options, url = weir.url) {
+  page = await newPage(browser, options);
+  await page.goto(url);
+  await page.locator('#picker span').filter({ hasNotText: '…' }).waitFor();
+}
+
+const pieces = (answer) => answer.locator('.body').innerText();
+const waitForText = (answer, pattern) => answer.locator('.body').filter({ hasText: pattern }).waitFor();
+const click = (name) => page.getByRole('button', { name, exact: true }).click();
+const calls = async (query = '') => (await weir.call('GET', `/api/threads${query}`)).json();
+
+describe('a message', () => {
+  it('is answered piece by piece, rendered at the end, and has its facts below', async () => {
+    await open();
+    await say(page, 'Write 60 words with a list, a table and code, cite sources, think');
+    const answer = lastAnswer(page);
+    await waitForText(answer, /\w+/);
+    assert.equal(await answer.getAttribute('aria-busy'), 'true');
+    await ended(page);
+    await answer.locator('.body.rich table').waitFor();
+
+    assert.match(await answer.locator('.facts').innerText(), /demo.*first token.*took.*tokens.*own call/s);
+    assert.equal(await answer.getAttribute('aria-busy'), null);
+    assert.ok(await answer.locator('.code').count() > 0);
+    assert.ok(await answer.locator('a.cite[rel~="noopener"]').count() > 0);
+    assert.equal(await answer.locator('.thinking').getAttribute('open'), null);
+    assert.equal(await page.locator('#status').innerText(), 'Answer finished');
+  });
+
+  it('that was just sent gives its conversation a title and an address that lead back to it', async () => {
+    await open();
+    await say(page, 'Write 5 words about the title');
+    await ended(page);
+    const shown = await pieces(lastAnswer(page));
+    assert.equal(await page.title(), 'Write 5 words about the title');
+    assert.equal(await page.locator('#threads a[aria-current]').innerText(), 'Write 5 words about the title');
+    await page.reload();
+    await ended(page);
+    assert.equal(await pieces(lastAnswer(page)), shown);
+    assert.match(await lastAnswer(page).locator('.facts').innerText(), /first token/);
+  });
+
+  it('is stopped before its first token', async () => {
+    await open();
+    await say(page, 'wait 30 seconds');
+    await page.locator('.wait').waitFor();
+    const began = Date.now();
+    await click('Stop');
+    await ended(page);
+
+    assert.ok(Date.now() - began < 3000);
+    assert.match(await lastAnswer(page).locator('.note').innerText(), /Stopped before the first word/);
+  });
+
+  it('is stopped before the server has answered at all', async () => {
+    await open();
+    // The conversation is made, the message is held back, and the cancel comes first.
+    let release;
+    const held = new Promise((resolve) => { release = resolve; });
+    await page.route('**/messages/stream', async (route) => { await held; await route.continue(); });
+    await say(page, 'wait 30 seconds');
+    const cancelled = page.waitForResponse(/\/api\/threads\/cancel\//);
+    await click('Stop');
+    assert.equal((await cancelled).status(), 404);
+    release();
+    await ended(page);
+    assert.match(await lastAnswer(page).locator('.note').innerText(), /Stopped/);
+  });
+
+  it('is stopped in the middle, and what has come is kept', async () => {
+    await open();
+    await say(page, 'Write 500 words, be slow');
+    await waitForText(lastAnswer(page), /\w+ \w+/);
+    await page.keyboard.press('Escape');
+    await ended(page);
+    assert.equal(await lastAnswer(page).locator('.note').innerText(), 'Stopped.');
+    const shown = await pieces(lastAnswer(page));
+    await page.reload();
+    await ended(page);
+    assert.equal((await pieces(lastAnswer(page))).trim(), shown.trim());
+  });
+
+  it('that fails says why in words, and can be tried again', async () => {
+    await open();
+    await say(page, 'please fail');
+    await ended(page);
+    assert.match(await lastAnswer(page).locator('.error').innerText(), /The provider is overloaded\./);
+    await click('Try again');
+    await lastAnswer(page).locator('.pager', { hasText: '2 of 2' }).waitFor();
+    await ended(page);
+    assert.match(await lastAnswer(page).locator('.error').innerText(), /overloaded/);
+  });
+
+  it('that fails halfway keeps its text', async () => {
+    await open();
+    await say(page, 'write 40 words and fail halfway');
+    await ended(page);
+    assert.ok((await pieces(lastAnswer(page))).length > 20);
+    assert.ok(await lastAnswer(page).locator('.error').isVisible());
+  });
+
+  it('can be answered again, and both answers are there', async () => {
+    await open();
+    await say(page, 'Write 8 words');
+    await ended(page);
+    await click('Answer again');
+    await page.locator('.pager', { hasText: '2 of 2' }).waitFor();
+    await click('Earlier answer');
+    await page.locator('.pager', { hasText: '1 of 2' }).waitFor();
+    assert.equal(await page.locator('.question').count(), 1);
+  });
+
+  it('in another language runs from right to left', async () => {
+    await open();
+    await say(page, 'שלום, מה שלומך?');
+    await ended(page);
+    const direction = await page.locator('.bubble').evaluate((bubble) => getComputedStyle(bubble).direction);
+    assert.equal(direction, 'rtl');
+  });
+});
+
+describe('other places', () => {
+  it('a reload in the middle joins the running answer', async () => {
+    await open();
+    await say(page, 'Write 80 words');
+    await waitForText(lastAnswer(page), /\w+ \w+/);
+    await page.reload();
+    await page.locator('.answer.is-running').waitFor();
+    await ended(page);
+    const text = await lastAnswer(page).locator('.body').innerText();
+    assert.equal(text.trim().split(/\s+/).length, 80);
+  });
+
+  it('a second tab follows the same answer, and sees the next message by itself', async () => {
+    await open();
+    await say(page, 'Write 60 words');
+    await waitForText(lastAnswer(page), /\w+/);
+    const other = await pageOf(page.context());
+    await other.goto(page.url());
+    await other.locator('.answer.is-running').waitFor();
+    await Promise.all([ended(page), ended(other)]);
+    assert.equal(await pieces(lastAnswer(other)), await pieces(lastAnswer(page)));
+
+    await say(page, 'Write 50 words more');
+    await other.locator('.question', { hasText: 'Write 50 words more' }).waitFor();
+    await other.locator('.answer.is-running').waitFor();
+    await Promise.all([ended(page), ended(other)]);
+    assert.equal(await pieces(lastAnswer(other)), await pieces(lastAnswer(page)));
+  });
+
+  it('two people who send the same thing at once share one call', async () => {
+    await open();
+    const question = 'Write 40 words, wait 1 seconds, twins';
+    const other = await pageOf(page.context());
+    await other.goto(weir.url);
+    await Promise.all([say(page, question), say(other, question)]);
+    await Promise.all([ended(page), ended(other)]);
+    const roles = await Promise.all([page, other].map((each) => lastAnswer(each).locator('.facts span').last().innerText()));
+    assert.deepEqual(roles.toSorted(), ['own call', 'shared call']);
+    assert.equal(await pieces(lastAnswer(other)), await pieces(lastAnswer(page)));
+  });
+
+  it('a lost connection is taken up again where it broke', async () => {
+    await open();
+    await say(page, 'Write 100 words');
+    await waitForText(lastAnswer(page), /\w+/);
+    await page.context().setOffline(true);
+    await page.locator('#offline').waitFor();
+    await page.context().setOffline(false);
+    await ended(page);
+    assert.equal((await pieces(lastAnswer(page))).trim().split(/\s+/).length, 100);
+  });
+
+  it('a draft survives a reload, and belongs to its conversation', async () => {
+    await open();
+    await page.getByLabel('Message', { exact: true }).fill('half a thought');
+    await page.reload();
+    assert.equal(await page.getByLabel('Message', { exact: true }).inputValue(), 'half a thought');
+    await say(page, 'Write 5 words');
+    await ended(page);
+    await click('New chat');
+    assert.equal(await page.getByLabel('Message', { exact: true }).inputValue(), '');
+  });
+});
+
+describe('the list', () => {
+  const row = (title) => page.locator('#threads li.thread', { hasText: title });
+  const act = async (title, action) => {
+    await row(title).getByRole('button').click();
+    await page.getByRole('menuitem', { name: action }).click();
+  };
+
+  it('renames, pins, finds, deletes and takes a deletion back', async () => {
+    for (const title of ['First river', 'Second river', 'A mountain']) await weir.call('POST', '/api/threads', { title });
+    await open();
+    await act('First river', 'Rename');
+    await page.getByLabel('New title').fill('The old river');
+    await page.keyboard.press('Enter');
+    await row('The old river').waitFor();
+    await act('The old river', 'Pin');
+    await page.locator('#threads .group', { hasText: 'Pinned' }).waitFor();
+    assert.match(await page.locator('#threads li.thread').first().innerText(), /The old river/);
+
+    await page.getByLabel('Search conversations by title').fill('mountain');
+    assert.equal(await page.locator('#threads li.thread').count(), 1);
+    await page.getByLabel('Search conversations by title').fill('');
+
+    await act('Second river', 'Delete');
+    await row('Second river').waitFor({ state: 'detached' });
+    await click('Undo');
+    await row('Second river').waitFor();
+    await act('A mountain', 'Delete');
+    await row('A mountain').waitFor({ state: 'detached' });
+    await page.reload();
+    await row('The old river').waitFor();
+    assert.ok(!(await calls()).some((thread) => thread.title === 'A mountain'));
+  });
+
+  it('has pages', async () => {
+    for (let at = 0; at < 60; at++) await weir.call('POST', '/api/threads', { title: `Paged ${at}` }, { 'x-org-id': 'paged' });
+    page = await newPage(browser, { extraHTTPHeaders: { 'x-org-id': 'paged' } });
+    await page.goto(weir.url);
+    await row('Paged 59').waitFor();
+    await page.getByLabel('Search conversations by title').fill('Paged 0');
+    await row('Paged 0').waitFor();
+  });
+});
+
+describe('the picker', () => {
+  it('says why a provider cannot be used', async () => {
+    await open();
+    await page.locator('#picker').click();
+    assert.match(await page.locator('#models fieldset', { hasText: 'openai' }).first().innerText(), /OPENAI_API_KEY/);
+    await page.getByRole('radio', { name: /demo/ }).check();
+    await page.keyboard.press('Escape');
+  });
+});
+
+describe('the keyboard', () => {
+  it('is enough for everything', async () => {
+    await open();
+    await page.keyboard.type('Write 5 words by keyboard');
+    await page.keyboard.press('Enter');
+    await ended(page);
+    await page.keyboard.press('ArrowUp');
+    assert.equal(await page.getByLabel('Message', { exact: true }).inputValue(), 'Write 5 words by keyboard');
+    await page.keyboard.press('Control+Shift+O');
+    await page.locator('#empty').waitFor();
+    await page.keyboard.press('Control+K');
+    await page.keyboard.type('by keyboard');
+    await page.keyboard.press('ArrowDown');
+    await page.keyboard.press('Enter');
+    await ended(page);
+    await page.locator('#threads a[aria-current]').focus();
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Enter');
+    await page.keyboard.press('ArrowDown');
+    await page.keyboard.press('ArrowDown');
+    await page.keyboard.press('Enter');
+    await page.locator('#empty').waitFor();
+  });
+});
+
+describe('hostile answers', () => {
+  it('do nothing, while they stream and when they are rendered', async () => {
+    const corpus = (await readFile(new URL('xss.txt', import.meta.url), 'utf8')).trim().split('\n---\n');
+    const mock = await startMock((prompt, write) => { for (const piece of corpus[Number(prompt)].match(/[\s\S]{1,7}/g)) write(piece); });
+    const own = await startWeir(mock.config);
+    try {
+      await open({}, own.url);
+      const elsewhere = [];
+      page.on('request', (request) => { if (!request.url().startsWith(own.url)) elsewhere.push(request.url()); });
+      page.on('dialog', (dialog) => { elsewhere.push(dialog.message()); dialog.dismiss(); });
+      for (const at of corpus.keys()) {
+        await say(page, String(at));
+        await page.locator('.question').nth(at).waitFor();
+        await ended(page);
+      }
+      await page.reload();
+      await ended(page);
+      for (const link of await page.locator('.body a[href]').all()) assert.match(await link.getAttribute('href'), /^(https?|mailto):/);
+      assert.equal(await page.locator('.answers :is(script, img, svg:not(.icon), iframe, object, embed, form, style, link, meta, base)').count(), 0);
+      assert.equal(await page.evaluate(() => window.pwned), undefined);
+      assert.deepEqual(elsewhere, []);
+    } finally {
+      await own.stop();
+      mock.stop();
+    }
+  });
+});
+
+describe('a long answer', () => {
+  it('of 20,000 tokens leaves the page quick', async () => {
+    const words = Array.from({ length: 20_000 }, (_, at) => (at % 60 === 59 ? 'word.\n\n' : 'word '));
+    const mock = await startMock(async (_, write) => {
+      for (const [at, word] of words.entries()) {
+        write(word);
+        if (at % 40 === 39) await new Promise((resolve) => { setTimeout(resolve, 5); });
+      }
+    });
+    const own = await startWeir(mock.config);
+    try {
+      await open({}, own.url);
+      await page.evaluate(() => {
+        window.slowest = 0;
+        window.events = 0;
+        new PerformanceObserver((list) => {
+          for (const entry of list.getEntries()) {
+            if (!['keydown', 'keypress', 'input', 'keyup'].includes(entry.name)) continue;
+            window.events++;
+            // Until the page is done with the event; `duration` would add the wait for the screen.
+            window.slowest = Math.max(window.slowest, entry.processingEnd - entry.startTime);
+          }
+        }).observe({ type: 'event', durationThreshold: 16, buffered: true });
+      });
+      await say(page, 'go');
+      await waitForText(lastAnswer(page), /word/);
+      while (await page.locator('.answer.is-running').count() > 0) await page.keyboard.press('a');
+      await ended(page);
+      const { slowest, events } = await page.evaluate(() => ({ slowest: window.slowest, events: window.events }));
+      console.log(`slowest input event of those over 16 ms (${events}): ${slowest.toFixed(1)} ms`);
+      assert.ok(slowest < 50, `an input event took ${slowest} ms`);
+      assert.equal((await pieces(lastAnswer(page))).trim().split(/\s+/).length, 20_000);
+    } finally {
+      await own.stop();
+      mock.stop();
+    }
+  });
+});
