@@ -5,7 +5,7 @@
 //! The order of the end: new messages are refused; running answers finish, or are interrupted when their time is over;
 //! every listener gets its `done`; the server closes its connections; the store writes what is queued and closes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,7 +15,6 @@ use std::time::Duration;
 use actix::{Actor, Arbiter};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -155,7 +154,7 @@ fn guard_coalescer(
         answer_bytes_max,
     });
     let settings = Rc::new(settings(config));
-    let streams: Streams = Rc::new(Mutex::new(HashMap::new()));
+    let streams: Streams = Rc::default();
     guardian.guard("coalescer", &address, move |link| {
         Coalescer::new(targets.clone(), environment.clone(), settings.clone(), streams.clone(), link)
     });
@@ -176,6 +175,7 @@ fn settings(config: &Config) -> coalescer::Settings {
         },
         log_bytes_max: config.stream.log_bytes_max,
         ping_early: millis(config.server.ping_early_ms),
+        ping_interval: millis(config.server.ping_interval_ms),
     }
 }
 
@@ -260,6 +260,8 @@ impl App {
         }
         self.api.store.close().await;
         self.arbiter.stop();
+        let arbiter = self.arbiter;
+        let _ = actix_web::web::block(move || arbiter.join()).await;
     }
 
     /// Waits until no answer runs, but not longer than `wait_max`.
@@ -267,8 +269,8 @@ impl App {
         let deadline = Instant::now() + wait_max;
         while Instant::now() < deadline {
             match self.api.coalescer.ask(coalescer::Weigh).await {
-                Ok(load) if load.running > 0 => tokio::time::sleep(END_INTERVAL).await,
-                Ok(_) | Err(_) => return,
+                Ok(load) if load.running == 0 => return,
+                Ok(_) | Err(_) => tokio::time::sleep(END_INTERVAL).await,
             }
         }
     }

@@ -25,6 +25,11 @@ macro_rules! codes {
                 match self { $(Code::$name => $code),* }
             }
 
+            /// The code of this name.
+            pub fn find(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|code| code.as_str() == name)
+            }
+
             /// The HTTP status when the failure is known before the response has begun.
             pub fn status(self) -> u16 {
                 match self { $(Code::$name => $status),* }

@@ -1,4 +1,17 @@
 //! weir: a streaming backend for LLM chat.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`event`], [`failure`], [`chat`] | the words: events and frames, failures, requests and what makes two equal |
+//! | [`config`] | everything that can be set |
+//! | [`store`] | threads, messages and requests in SQLite |
+//! | [`fanout`] | what an answer shares with its listeners: the log, cursors, one request's view |
+//! | [`metrics`] | what has become of the last requests |
+//! | [`providers`] | the dialects, and what carries calls to providers |
+//! | [`actors`] | the decisions: pacer, coalescer, stream, subscriber, guardian |
+//! | [`http`], [`markdown`] | the routes, the event streams, the page |
+//! | [`app`], [`logging`] | builds, links and ends everything; lines that hold nobody up |
+
 pub mod actors;
 pub mod app;
 pub mod chat;
@@ -7,6 +20,7 @@ pub mod event;
 pub mod failure;
 pub mod fanout;
 pub mod http;
+pub mod logging;
 pub mod markdown;
 pub mod metrics;
 pub mod providers;

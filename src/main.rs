@@ -32,8 +32,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,weir=info")).init();
-    match run(arguments) {
+    let logging = weir::logging::start();
+    let ended = logging.map_err(Into::into).and_then(|_logging| run(arguments));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "weir: {error}");

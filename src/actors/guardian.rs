@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// This many restarts within [`BUDGET_TIME`] are one too many.
+/// This many restarts within [`BUDGET_TIME`] are allowed; the next one is one too many.
 const BUDGET: usize = 5;
 /// See [`BUDGET`].
 const BUDGET_TIME: Duration = Duration::from_secs(30);

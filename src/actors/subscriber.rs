@@ -7,14 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use bytes::BytesMut;
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::stream;
-use crate::event::{FinishReason, Status, Usage, write_frame};
-use crate::failure::{Failure, FailureBody};
-use crate::fanout::{End, Kept, Outcome, Subscription};
+use crate::failure::Failure;
+use crate::fanout::{Done, End, Kept, Outcome, Subscription};
 use crate::metrics::{Finished, Metrics};
 
 // --- Protocol ---------------------------------------------------------------
@@ -165,33 +162,12 @@ fn close(subscription: &Subscription, ended: &Ended, latency_ms: u32) {
     subscription.finish(End { frame, last_seq: ended.last_seq, outcome: (*ended.outcome).clone(), latency_ms });
 }
 
-/// The `done` event of one request.
-#[derive(Serialize)]
-struct Done<'a> {
-    r#type: &'static str,
-    status: Status,
-    finish_reason: FinishReason,
-    native_finish_reason: Option<&'a str>,
-    usage: Option<Usage>,
-    message_id: Option<&'a str>,
-    user_message_id: Option<&'a str>,
-    request_id: &'a str,
-    latency_ms: u32,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    partial: bool,
-    #[serde(skip_serializing_if = "Clone::clone")]
-    saved: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<FailureBody<'a>>,
-}
-
-/// The frame of `done`; its id follows the last event's, so that a client that has seen it has nothing to resume.
+/// The last event of one request.
 fn done_frame(subscription: &Subscription, ended: &Ended, latency_ms: u32) -> bytes::Bytes {
     let outcome = &ended.outcome;
     let facts = &subscription.facts;
     let exists = outcome.kept != Kept::NoTurn;
     let done = Done {
-        r#type: "done",
         status: outcome.status,
         finish_reason: outcome.finish.reason,
         native_finish_reason: outcome.finish.native.as_deref(),
@@ -204,9 +180,7 @@ fn done_frame(subscription: &Subscription, ended: &Ended, latency_ms: u32) -> by
         saved: outcome.kept != Kept::Failed,
         error: outcome.failure.as_ref().map(|failure: &Failure| failure.body(Some(facts.request.as_str()))),
     };
-    let mut frame = BytesMut::with_capacity(512);
-    write_frame("done", Some((subscription.log.fence(), ended.last_seq + 1)), &done, &mut frame);
-    frame.freeze()
+    done.frame(subscription.log.fence(), ended.last_seq)
 }
 
 /// One line for each request, with the keys of the metrics.

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Transcript;
+use super::wakers::Wakers;
 use crate::event::Event;
 
 /// Frames that wait for one reader are joined up to this size, so that catching up takes few writes.
@@ -158,6 +159,9 @@ pub struct Cursor {
 }
 
 impl StreamLog {
+    /// Numbers the owners of a stream; there is one as long as there is one node.
+    pub const FENCE: u32 = 1;
+
     /// An empty log. `fence` numbers the stream's owners, `bytes_max` caps the frames held.
     pub fn new(fence: u32, bytes_max: usize) -> Self {
         Self { fence, bytes_max, inner: Mutex::new(Inner { block_bytes: BLOCK_BYTES_MIN, ..Inner::default() }) }
@@ -188,7 +192,7 @@ impl StreamLog {
         let answer_bytes = inner.transcript.bytes();
         let wakers = inner.take_wakers();
         drop(inner);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.wake();
         answer_bytes
     }
 
@@ -214,13 +218,13 @@ impl StreamLog {
         inner.queue_version += 1;
         let wakers = inner.take_wakers();
         drop(inner);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.wake();
     }
 
     /// Wakes the readers that wait, so that they can say that they are alive.
     pub fn nudge(&self) {
         let wakers = self.inner.lock().take_wakers();
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.wake();
     }
 
     /// The seq of the last event, 0 when there is none.
@@ -252,6 +256,12 @@ impl StreamLog {
     pub fn weight(&self) -> usize {
         let inner = self.inner.lock();
         inner.bytes + inner.transcript.bytes()
+    }
+
+    /// The same with what it costs to hold each frame.
+    pub fn footprint(&self) -> usize {
+        let frames = self.inner.lock().frames.capacity();
+        self.weight() + frames * size_of::<Held>()
     }
 
     /// What operators see.
@@ -308,13 +318,15 @@ impl Inner {
         }
     }
 
-    fn take_wakers(&mut self) -> Vec<Waker> {
+    fn take_wakers(&mut self) -> Wakers {
         let Self { waiting, readers, .. } = self;
-        let mut wakers = Vec::with_capacity(waiting.len());
+        let mut wakers = Wakers::default();
         for slot in waiting.drain(..) {
             let reader = &mut readers[slot];
             reader.is_listed = false;
-            wakers.extend(reader.waker.take());
+            if let Some(waker) = reader.waker.take() {
+                wakers.push(waker);
+            }
         }
         wakers
     }
@@ -331,25 +343,39 @@ impl Inner {
         (cut(self.transcript.content(), text), cut(&self.transcript.reasoning, reasoning))
     }
 
-    /// The frames after `seen`, up to `limit`, joined when there are several.
-    fn frames_after(&self, seen: u64, limit: u64) -> Option<(Bytes, u64)> {
+    /// The frames after `seen`, up to `limit` and to what makes a good write, and the seq of the last of them.
+    fn frames_after(&self, seen: u64, limit: u64) -> Option<(Run, u64)> {
         let start = usize::try_from(seen - self.dropped).ok()?;
         let count = usize::try_from(limit.min(self.last_seq()).checked_sub(seen)?).ok()?;
-        let first = self.frames.get(start).filter(|_| count > 0)?;
-        let (mut bytes, mut frames) = (first.bytes.len(), 1);
-        for frame in self.frames.range(start + 1..start + count) {
-            if bytes + frame.bytes.len() > BATCH_BYTES_MAX {
-                break;
-            }
+        let first = &self.frames.get(start).filter(|_| count > 0)?.bytes;
+        let mut bytes = first.len();
+        let fitting = self.frames.range(start + 1..start + count).take_while(|frame| {
             bytes += frame.bytes.len();
-            frames += 1;
+            bytes <= BATCH_BYTES_MAX
+        });
+        let rest: Vec<Bytes> = fitting.map(|frame| frame.bytes.clone()).collect();
+        let last = seen + 1 + rest.len() as u64;
+        Some((Run { first: first.clone(), rest }, last))
+    }
+}
+
+/// Frames that follow each other, on their way to one reader.
+struct Run {
+    first: Bytes,
+    rest: Vec<Bytes>,
+}
+
+impl Run {
+    /// All of them in one piece. Copies when there are several, so not under the log's lock.
+    fn join(self) -> Bytes {
+        if self.rest.is_empty() {
+            return self.first;
         }
-        if frames == 1 {
-            return Some((first.bytes.clone(), seen + 1));
-        }
-        let mut joined = BytesMut::with_capacity(bytes);
-        self.frames.range(start..start + frames).for_each(|frame| joined.extend_from_slice(&frame.bytes));
-        Some((joined.freeze(), seen + frames as u64))
+        let len = self.first.len() + self.rest.iter().map(Bytes::len).sum::<usize>();
+        let mut joined = BytesMut::with_capacity(len);
+        joined.extend_from_slice(&self.first);
+        self.rest.iter().for_each(|frame| joined.extend_from_slice(frame));
+        joined.freeze()
     }
 }
 
@@ -419,13 +445,14 @@ impl Cursor {
             let (text, reasoning) = inner.texts_at(end);
             return Next::Gap { text, reasoning, seq: end };
         }
-        let Some((frames, last)) = inner.frames_after(self.seen, frames_end) else {
+        let Some((run, last)) = inner.frames_after(self.seen, frames_end) else {
             inner.wait(self.slot, waker);
             return Next::Nothing;
         };
         self.seen = last;
         inner.readers[self.slot].seen = Some(last);
-        Next::Frames { frames, last }
+        drop(inner);
+        Next::Frames { frames: run.join(), last }
     }
 
     /// All that has come so far, up to `limit`, as a [`Next::Gap`]: for a reader that comes without a place of its

@@ -3,12 +3,15 @@
 //! One writer appends frames to a [`StreamLog`]; every listener reads it at its own offset. A [`Subscription`] is one
 //! request's view of it: who asked, since when, and how it ended for this request.
 
+mod done;
 mod log;
 mod subscription;
 #[cfg(test)]
 mod tests;
 mod transcript;
+mod wakers;
 
+pub use done::Done;
 pub use log::{Cursor, LogStats, Next, QueuePlace, StreamLog, Timings};
 pub use subscription::{Attachment, End, Kept, Outcome, Subscription, SubscriptionFacts};
 pub use transcript::Transcript;

@@ -152,6 +152,10 @@ impl Subscription {
     /// Calls `waker` at the end. Ask for [`Subscription::end`] after this, never before.
     pub fn wake_at_end(&self, waker: &Waker) {
         let mut waiting = self.waiting.lock();
+        // A waker that is kept after the end would keep its client's connection in memory.
+        if self.end().is_some() {
+            return;
+        }
         if !waiting.iter().any(|known| known.will_wake(waker)) {
             waiting.push(waker.clone());
         }

@@ -76,7 +76,7 @@ pub(super) async fn stop(api: Data<Api>, caller: Caller, thread: Path<String>) -
         return Ok(HttpResponse::Ok().json(json!({ "status": "idle", "request_id": null })));
     };
     withdraw_turn(&api, thread).await?;
-    let request_id = found.0.subscription().facts.request.as_str();
+    let request_id = found.0.facts.request.as_str();
     Ok(HttpResponse::Ok().json(json!({ "status": "cancelled", "request_id": request_id })))
 }
 

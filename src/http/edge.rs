@@ -35,7 +35,11 @@ pub(super) async fn edge(
     let began = Instant::now();
     let own_label = given_label(&request);
     let api = request.app_data::<web::Data<Api>>().cloned();
-    let limits = api.as_ref().map_or(Ok(()), |api| check_head(&request, &api.config.server));
+    let checked = |api: &web::Data<Api>| {
+        check_head(&request, &api.config.server)?;
+        if api.config.auth.keys.is_empty() { check_origin(&request, &api.config.server) } else { Ok(()) }
+    };
+    let limits = api.as_ref().map_or(Ok(()), checked);
     if let Err(error) = limits {
         let response = error.response(Some(&own_label));
         return Ok(labelled(request.into_response(response), &own_label, began).map_into_right_body());
@@ -79,6 +83,33 @@ fn check_head(request: &ServiceRequest, server: &config::Server) -> ApiResult<()
         return Err(ApiError(Failure::new(Code::Forbidden, message).param("Host")));
     }
     Ok(())
+}
+
+/// Without keys, whoever reaches the server may use it: a page of another site that a person has open must not.
+///
+/// Such a page says so in `Sec-Fetch-Site`, or in `Origin`. One that has made its own name point here (DNS rebinding)
+/// does not; but it comes with a name that has a dot, by which a server on loopback is not called.
+fn check_origin(request: &ServiceRequest, server: &config::Server) -> ApiResult<()> {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let host = header("host").unwrap_or_default();
+    let refuse =
+        |param: &'static str, message: &'static str| Err(ApiError(Failure::new(Code::Forbidden, message).param(param)));
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let is_domain = name.contains('.') && name.parse::<std::net::Ipv4Addr>().is_err() && !name.starts_with('[');
+    if server.allowed_hosts.is_empty() && server.bind.ip().is_loopback() && is_domain {
+        return refuse("Host", "a server without keys is called localhost, or by a name in server.allowed_hosts");
+    }
+    if request.method().is_safe() {
+        return Ok(());
+    }
+    match (header("sec-fetch-site"), header("origin")) {
+        (Some("cross-site"), _) => {
+            refuse("Sec-Fetch-Site", "a server without keys takes nothing from other sites' pages")
+        }
+        (Some(_), _) | (None, None) => Ok(()),
+        (None, Some(origin)) if origin.split_once("://").is_some_and(|(_, of)| of.eq_ignore_ascii_case(host)) => Ok(()),
+        (None, Some(_)) => refuse("Origin", "a server without keys takes nothing from other sites' pages"),
+    }
 }
 
 /// The same error with the name of the request; `None` when the response is none.

@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use super::Api;
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
+use crate::actors::coalescer;
 use crate::config::Provider;
 use crate::failure::Code;
 
-/// How long the store may take to show that it can write.
-const STORE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long the store may take to show that it can write, and the actors that they can answer.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 pub(super) async fn health() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
@@ -23,9 +24,14 @@ pub(super) async fn ready(api: Data<Api>) -> ApiResult {
     if api.drain.has_begun() {
         return Err(ApiError::new(Code::Draining, "the server is about to stop"));
     }
-    match tokio::time::timeout(STORE_WAIT_MAX, api.store.ping()).await {
-        Ok(Ok(())) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
-        Ok(Err(_)) | Err(_) => Err(ApiError::new(Code::Storage, "the store does not answer")),
+    let (store, actors) = tokio::join!(
+        tokio::time::timeout(WAIT_MAX, api.store.ping()),
+        tokio::time::timeout(WAIT_MAX, api.coalescer.ask(coalescer::Weigh)),
+    );
+    match (store, actors) {
+        (Ok(Ok(())), Ok(Ok(_))) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
+        (Ok(Ok(())), _) => Err(ApiError::new(Code::Overloaded, "the actors do not answer")),
+        _ => Err(ApiError::new(Code::Storage, "the store does not answer")),
     }
 }
 

@@ -13,9 +13,10 @@ use super::streams::{self, StreamResponse};
 use super::turns::{self, Answer, Asked};
 use super::{Api, edge};
 use crate::actors::stream::Identity;
-use crate::chat::{Content, ImageUrl, OrgId, Part, RequestId, ThreadId};
+use crate::chat::{Content, ImageUrl, MessageId, OrgId, Part, RequestId, ThreadId};
 use crate::event::Status;
 use crate::failure::{Code, Failure};
+use crate::fanout::{Kept, Outcome, Subscription};
 
 /// The longest `Idempotency-Key`.
 const IDEMPOTENCY_KEY_LEN_MAX: usize = 255;
@@ -51,21 +52,50 @@ pub(super) async fn send(
     match turns::join(&api, &caller, asked).await? {
         Answer::Live(attachment) => {
             let subscription = attachment.subscription();
-            let outcome = &subscription.ended().await.outcome;
-            if outcome.status == Status::Error || outcome.status == Status::Interrupted {
-                let failure = outcome.failure.clone();
-                let failure = failure.unwrap_or_else(|| Failure::new(Code::Internal, "the answer failed"));
-                return Err(failure.into());
-            }
-            let facts = &subscription.facts;
-            let ids = (facts.thread.clone(), facts.user_message.clone(), facts.answer.clone());
-            whole_turn(&api, &caller.org, facts.request.as_str(), ids).await
+            edge::name(&request, subscription.facts.request.as_str());
+            ended_turn(&api, &caller.org, subscription).await
         }
         Answer::Stored(stored) => {
+            edge::name(&request, stored.id.as_str());
+            let failure = stored.facts.get("error").filter(|_| stored.status == Status::Error);
+            if let Some(failure) =
+                failure.and_then(|error| error.get("code")).and_then(Value::as_str).and_then(Code::find)
+            {
+                return Err(ApiError::new(failure, "the answer to this request has failed"));
+            }
             let ids = (stored.thread.clone(), stored.user_message.clone(), stored.answer.clone());
-            whole_turn(&api, &caller.org, stored.id.as_str(), ids).await
+            whole_turn(&api, &caller.org, stored.id.as_str(), stored.status, ids).await
         }
     }
+}
+
+/// Waits for the end of an answer and tells its turn.
+async fn ended_turn(api: &Api, org: &OrgId, subscription: &Subscription) -> ApiResult {
+    let Outcome { status, failure, kept, finish, usage, .. } = &subscription.ended().await.outcome;
+    if matches!(status, Status::Error | Status::Interrupted) {
+        let failure = failure.clone();
+        return Err(failure.unwrap_or_else(|| Failure::new(Code::Internal, "the answer failed")).into());
+    }
+    let facts = &subscription.facts;
+    let ids = match kept {
+        Kept::Yes => (facts.thread.clone(), facts.user_message.clone(), facts.answer.clone()),
+        // Cancelled before anything began: there are no messages.
+        Kept::NoTurn => (None, None, None),
+        // The store has less than the client is owed.
+        Kept::Failed => {
+            let answer = subscription.log.with_transcript(|transcript| {
+                json!({
+                    "id": facts.answer, "role": "assistant", "content": transcript.content(), "status": status,
+                    "provider": facts.provider, "model": &*facts.model, "finish_reason": finish.reason, "usage": usage,
+                })
+            });
+            let request_id = facts.request.as_str();
+            let body =
+                json!({ "request_id": request_id, "status": status, "assistant_message": answer, "saved": false });
+            return Ok(HttpResponse::Ok().json(body));
+        }
+    };
+    whole_turn(api, org, facts.request.as_str(), *status, ids).await
 }
 
 pub(super) async fn regenerate(
@@ -96,20 +126,19 @@ async fn answer(api: &Api, caller: &Caller, asked: Asked, request: &HttpRequest)
     }
 }
 
-type TurnIds = (Option<ThreadId>, Option<crate::chat::MessageId>, Option<crate::chat::MessageId>);
+type TurnIds = (Option<ThreadId>, Option<MessageId>, Option<MessageId>);
 
 /// A turn that has ended, as the store keeps it.
-async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, ids: TurnIds) -> ApiResult {
-    let (Some(thread), user, Some(answer)) = ids else {
-        return Err(ApiError::new(Code::Internal, "the request has no turn"));
+async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, status: Status, ids: TurnIds) -> ApiResult {
+    let (thread, user, answer) = ids;
+    let message = async |id: Option<MessageId>| match (&thread, id) {
+        (Some(thread), Some(id)) => api.store.message(org, thread, &id).await,
+        _ => Ok(None),
     };
-    let user_message = match user {
-        Some(user) => api.store.message(org, &thread, &user).await?,
-        None => None,
-    };
-    let assistant_message = api.store.message(org, &thread, &answer).await?;
+    let (user_message, assistant_message) = (message(user).await?, message(answer).await?);
     Ok(HttpResponse::Ok().json(json!({
         "request_id": request_id,
+        "status": status,
         "user_message": user_message,
         "assistant_message": assistant_message,
     })))
@@ -173,9 +202,12 @@ fn options(
     let wants_to_share = fields.flag("coalesce")?.unwrap_or(true) && !shares_nothing(request);
     let chosen = chosen_id(caller, request, fields)?;
     let idempotency_key = idempotency_key(request)?;
+    let has_own_id = chosen.is_some();
+    let id = chosen.unwrap_or_else(|| RequestId::generate(caller.org.clone()));
+    edge::name(request, id.as_str());
     Ok(Asked {
-        may_repeat: chosen.is_some() || idempotency_key.is_some(),
-        request: chosen.unwrap_or_else(|| RequestId::generate(caller.org.clone())),
+        request: id,
+        has_own_id,
         thread: ThreadId::new(thread),
         content: None,
         provider: provider.name.clone(),
@@ -196,10 +228,7 @@ fn content(api: &Api, fields: &mut Fields) -> ApiResult<Content> {
     let content = match fields.take("content") {
         None => return Err(ApiError::field("content", "content is missing")),
         Some(Value::String(text)) => Content::Text(text),
-        Some(parts @ Value::Array(_)) => Content::Parts(
-            serde_json::from_value(parts)
-                .map_err(|error| ApiError::field("content", format!("a part of content is not right: {error}")))?,
-        ),
+        Some(Value::Array(parts)) => Content::Parts(parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?),
         Some(other) => return Err(wrong_type("content", "a string or an array of parts", &other)),
     };
     let images = attachments(fields)?;
@@ -210,6 +239,15 @@ fn content(api: &Api, fields: &mut Fields) -> ApiResult<Content> {
     };
     check_content(&content, api.config.limits.content_bytes_max)?;
     Ok(content)
+}
+
+/// One part of a content. The error says where it is, not what it says.
+fn part((at, value): (usize, Value)) -> ApiResult<Part> {
+    let wrong = |_| {
+        let message = r#"a part is {"type": "text", "text": …} or {"type": "image_url", "image_url": {"url": …}}"#;
+        ApiError::field(format!("content[{at}]"), message)
+    };
+    serde_json::from_value(value).map_err(wrong)
 }
 
 fn check_content(content: &Content, bytes_max: usize) -> ApiResult<()> {

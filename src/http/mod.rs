@@ -1,5 +1,5 @@
-//! HTTP: the whole public API on one screen, and what its handlers share. Handlers read a request, send one message,
-//! and write the answer; they decide nothing.
+//! HTTP: the whole public API on one screen, and what its handlers share. Handlers read a request, ask once, and write
+//! the answer; they decide nothing. Only `turns.rs` asks again, when a thread has moved on meanwhile.
 
 mod admin;
 mod caller;
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use actix_web::web::{self, ServiceConfig, delete, get, patch, post};
+use actix_web::web::{self, ServiceConfig, delete, get, head, patch, post};
 use actix_web::{HttpRequest, Resource};
 
 use self::error::{ApiError, ApiResult};
@@ -39,7 +39,8 @@ use crate::store::Store;
 
 /// The routes of a server.
 pub fn routes(app: &mut ServiceConfig, surface: Surface) {
-    app.service(at("/health").route(get().to(health::health))).service(at("/ready").route(get().to(health::ready)));
+    app.service(at("/health").route(get().to(health::health)).route(head().to(health::health)))
+        .service(at("/ready").route(get().to(health::ready)).route(head().to(health::ready)));
     if surface != Surface::Operations {
         chat(app);
     }

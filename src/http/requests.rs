@@ -22,7 +22,7 @@ pub(super) async fn state(api: Data<Api>, caller: Caller, id: Path<String>, requ
     let stored = api.store.request(&id).await?;
     let state = match (running, stored) {
         (_, Some(stored)) if stored.status != Status::Streaming => of_stored(&stored),
-        (Some(found), _) => of_subscription(found.0.subscription()),
+        (Some(found), _) => of_subscription(&found.0),
         (None, Some(stored)) => of_stored(&stored),
         (None, None) => return Err(not_found()),
     };

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::event::write_frame;
-use crate::fanout::{Attachment, Cursor, Next, QueuePlace, Subscription, Timings};
+use crate::fanout::{Attachment, Cursor, Next, QueuePlace, Subscription, Timings, Transcript};
 
 /// When a silent stream says that it is alive.
 #[derive(Debug, Clone, Copy)]
@@ -77,10 +77,10 @@ impl LogBody {
     /// The response that streams this body.
     pub(super) fn into_response(self) -> HttpResponse<Self> {
         let facts = &self.attachment.subscription().facts;
-        let (request, stream) = (facts.request.to_string(), facts.stream.to_string());
+        let stream = facts.stream.to_string();
         let mut response = HttpResponse::Ok();
         event_stream(&mut response);
-        response.insert_header(("x-request-id", request)).insert_header(("x-stream-id", stream));
+        response.insert_header(("x-stream-id", stream));
         response.message_body(self).unwrap_or_else(|_| unreachable!("ids and constants are valid header values"))
     }
 
@@ -90,23 +90,32 @@ impl LogBody {
             return Some(head);
         }
         let subscription = self.attachment.subscription();
-        subscription.wake_at_end(waker);
-        let end = subscription.end();
-        match self.cursor.next(end.map_or(u64::MAX, |end| end.last_seq), waker) {
-            Next::Frames { frames, .. } => Some(frames),
-            Next::FirstContent(timings) => {
-                self.said_content = true;
-                Some(first_content(subscription, timings))
-            }
-            Next::Queue(place) => Some(frame("meta", &QueueMeta { r#type: "meta", queue: place })),
-            gap @ Next::Gap { .. } => Some(snapshot_frame(&gap)),
-            Next::Nothing => match end {
-                Some(end) => {
-                    self.is_over = true;
-                    Some(end.frame.clone())
+        let mut end = subscription.end();
+        loop {
+            return match self.cursor.next(end.map_or(u64::MAX, |end| end.last_seq), waker) {
+                Next::Frames { frames, .. } => Some(frames),
+                Next::FirstContent(timings) => {
+                    self.said_content = true;
+                    Some(first_content(subscription, timings))
                 }
-                None => self.sign_of_life(),
-            },
+                Next::Queue(place) => Some(frame("meta", &QueueMeta { r#type: "meta", queue: place })),
+                Next::Gap { text, reasoning, seq } => Some(snapshot_frame(&text, &reasoning, seq)),
+                Next::Nothing => match end {
+                    Some(end) => {
+                        self.is_over = true;
+                        Some(end.frame.clone())
+                    }
+                    None => {
+                        subscription.wake_at_end(waker);
+                        end = subscription.end();
+                        if end.is_some() {
+                            // It came just now: what it lets this listener see may have come before it.
+                            continue;
+                        }
+                        self.sign_of_life()
+                    }
+                },
+            };
         }
     }
 
@@ -216,31 +225,30 @@ fn opening(subscription: &Arc<Subscription>, resumed: bool, snapshot: Option<Nex
         resumed,
     };
     write_frame("meta", None, &meta, &mut out);
-    if let Some(snapshot) = snapshot {
-        out.extend_from_slice(&snapshot_frame(&snapshot));
+    if let Some(Next::Gap { text, reasoning, seq }) = snapshot {
+        out.extend_from_slice(&snapshot_frame(&text, &reasoning, seq));
     }
     out.freeze()
 }
 
 fn first_content(subscription: &Subscription, timings: Timings) -> Bytes {
     let ttft_ms = subscription.first_piece();
-    subscription.log.with_transcript(|transcript| {
-        let meta = FirstContentMeta {
-            r#type: "meta",
-            ttft_ms,
-            ttfb_ms: subscription.since_arrival_ms(timings.first_byte),
-            queue_wait_ms: subscription.since_arrival_ms(timings.granted),
-            connect_ms: timings.connect_ms,
-            model: transcript.model.as_deref(),
-            upstream_id: transcript.upstream_id.as_deref(),
-        };
-        frame("meta", &meta)
-    })
+    let copy = |transcript: &Transcript| (transcript.model.clone(), transcript.upstream_id.clone());
+    let (model, upstream_id) = subscription.log.with_transcript(copy);
+    let meta = FirstContentMeta {
+        r#type: "meta",
+        ttft_ms,
+        ttfb_ms: subscription.since_arrival_ms(timings.first_byte),
+        queue_wait_ms: subscription.since_arrival_ms(timings.granted),
+        connect_ms: timings.connect_ms,
+        model: model.as_deref(),
+        upstream_id: upstream_id.as_deref(),
+    };
+    frame("meta", &meta)
 }
 
-fn snapshot_frame(gap: &Next) -> Bytes {
-    let Next::Gap { text, reasoning, seq } = gap else { return Bytes::new() };
-    frame("snapshot", &Snapshot { r#type: "snapshot", text, reasoning, seq: *seq })
+fn snapshot_frame(text: &str, reasoning: &str, seq: u64) -> Bytes {
+    frame("snapshot", &Snapshot { r#type: "snapshot", text, reasoning, seq })
 }
 
 fn frame(name: &str, data: &impl Serialize) -> Bytes {

@@ -4,7 +4,6 @@ use actix_web::web::{Data, Path, Query};
 use actix_web::{Either, HttpRequest, HttpResponse};
 use bytes::BytesMut;
 use serde::Deserialize;
-use serde_json::json;
 
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
@@ -12,16 +11,13 @@ use super::sse::{self, LogBody, Opening, Pings, Snapshot};
 use super::{Api, edge};
 use crate::actors::coalescer::{Find, FindTurn, Found};
 use crate::chat::{OrgId, RequestId, ThreadId};
-use crate::event::{Status, write_frame};
+use crate::event::{FinishReason, Status, write_frame};
 use crate::failure::Code;
-use crate::fanout::Subscription;
+use crate::fanout::{Attachment, Done, StreamLog, Subscription};
 use crate::store::StoredRequest;
 
 /// An event stream from a log, or a response that is there as a whole.
 pub(super) type StreamResponse = Either<HttpResponse<LogBody>, HttpResponse>;
-
-/// The number in front of the event ids of answers that only the store knows.
-const FENCE: u32 = 1;
 
 /// Where the client stopped reading, as it may say without a header.
 #[derive(Debug, Deserialize)]
@@ -69,15 +65,15 @@ pub(super) async fn of_request(
 }
 
 fn resumed(api: &Api, found: Found, request: &HttpRequest, resume: &Resume) -> StreamResponse {
-    let Found(attachment) = found;
-    let subscription = attachment.subscription();
+    let Found(subscription) = found;
+    let attachment = Attachment::new(subscription.clone());
     edge::name(request, subscription.facts.request.as_str());
     let seen = last_event(request, resume).filter(|seen| seen.fence == subscription.log.fence());
     let seen = match (seen, subscription.end()) {
         (Some(seen), Some(end)) if seen.seq == end.last_seq + 1 => {
             return Either::Right(HttpResponse::NoContent().finish());
         }
-        (Some(seen), _) => Some(seen.seq).filter(|seq| is_held(subscription, *seq)),
+        (Some(seen), _) => Some(seen.seq).filter(|seq| is_held(&subscription, *seq)),
         (None, _) => None,
     };
     Either::Left(LogBody::resumed(attachment, seen, pings(api)).into_response())
@@ -117,7 +113,7 @@ pub(super) async fn from_store(
 ) -> ApiResult<HttpResponse> {
     let fact = |name: &str| stored.facts.get(name).filter(|value| !value.is_null());
     let last_seq = fact("last_seq").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    if seen == Some(LastEvent { fence: FENCE, seq: last_seq + 1 }) {
+    if seen == Some(LastEvent { fence: StreamLog::FENCE, seq: last_seq + 1 }) {
         return Ok(HttpResponse::NoContent().finish());
     }
     let message = match (&stored.thread, &stored.answer) {
@@ -144,20 +140,23 @@ pub(super) async fn from_store(
     let reasoning = message.as_ref().and_then(|message| message.reasoning.as_deref()).unwrap_or_default();
     let snapshot = Snapshot { r#type: "snapshot", text: &text, reasoning, seq: last_seq };
     write_frame("snapshot", None, &snapshot, &mut out);
-    let done = json!({
-        "type": "done",
-        "status": stored.status,
-        "finish_reason": stored.finish_reason,
-        "native_finish_reason": fact("native_finish_reason"),
-        "usage": fact("usage"),
-        "message_id": message_id,
-        "user_message_id": user_message_id,
-        "request_id": stored.id.as_str(),
-        "latency_ms": fact("latency_ms"),
-        "partial": stored.status != Status::Complete && !text.is_empty(),
-        "error": fact("error"),
-    });
-    write_frame("done", Some((FENCE, last_seq + 1)), &done, &mut out);
+    // A row that still runs although nobody makes its answer any more was left behind.
+    let status = if stored.status == Status::Streaming { Status::Interrupted } else { stored.status };
+    let number = |name: &str| fact(name).and_then(serde_json::Value::as_u64);
+    let done = Done {
+        status,
+        finish_reason: stored.finish_reason.unwrap_or(FinishReason::Error),
+        native_finish_reason: fact("native_finish_reason").and_then(serde_json::Value::as_str),
+        usage: fact("usage").and_then(|usage| serde_json::from_value(usage.clone()).ok()),
+        message_id: message_id.map(|id| id.as_str()),
+        user_message_id: user_message_id.map(|id| id.as_str()),
+        request_id: stored.id.as_str(),
+        latency_ms: number("latency_ms").and_then(|ms| u32::try_from(ms).ok()).unwrap_or(0),
+        partial: status != Status::Complete && !text.is_empty(),
+        saved: true,
+        error: fact("error"),
+    };
+    out.extend_from_slice(&done.frame(StreamLog::FENCE, last_seq));
     let mut response = HttpResponse::Ok();
     sse::event_stream(&mut response);
     response.insert_header(("x-stream-id", stored.stream.to_string()));

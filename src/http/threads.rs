@@ -83,7 +83,7 @@ pub(super) async fn read(api: Data<Api>, caller: Caller, thread: Path<String>, p
     let id = ThreadId::new(thread.into_inner());
     // First the answer that runs, then the messages: so the messages of an answer that is named are there.
     let running = api.coalescer.ask(FindTurn { org: caller.org.clone(), thread: id.clone() }).await?;
-    let active_request_id = running.map(|found| found.0.subscription().facts.request.to_string());
+    let active_request_id = running.map(|found| found.0.facts.request.to_string());
     let Some((thread, messages)) = api.store.thread(&caller.org, &id, limit, before).await? else {
         return Err(not_found());
     };
@@ -109,7 +109,7 @@ pub(super) async fn remove(api: Data<Api>, caller: Caller, thread: Path<String>)
     if let Some(found) = api.coalescer.ask(turn).await? {
         withdraw_turn(&api, id.clone()).await?;
         // Its last write comes before the deletion, if it comes in time; afterwards it finds nothing to change.
-        let _ = tokio::time::timeout(STOP_WAIT_MAX, found.0.subscription().ended()).await;
+        let _ = tokio::time::timeout(STOP_WAIT_MAX, found.0.ended()).await;
     }
     api.store.delete_thread(&caller.org, &id).await?;
     Ok(HttpResponse::NoContent().finish())

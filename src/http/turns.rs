@@ -38,8 +38,8 @@ pub(super) struct Asked {
     pub(super) meta: Map<String, Value>,
     pub(super) may_share: bool,
     pub(super) identity: Identity,
-    /// Whether the client chose the id or the key, so that it may be a repetition.
-    pub(super) may_repeat: bool,
+    /// Whether the client chose the id, so that the request may be a repetition.
+    pub(super) has_own_id: bool,
     pub(super) arrived: Instant,
 }
 
@@ -56,16 +56,14 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
     if api.drain.has_begun() {
         return Err(ApiError(Failure::new(Code::Draining, "the server is about to stop").retry_after_ms(1_000)));
     }
-    if asked.may_repeat
-        && let Some(stored) = repeated(api, caller, &asked).await?
-    {
+    if let Some(stored) = repeated(api, caller, &asked).await? {
         return Ok(Answer::Stored(Box::new(stored)));
     }
     for _ in 0..TRIES_MAX {
         let history = api.store.history(&caller.org, &asked.thread, api.config.history_messages_max).await?;
         let (reply, answer) = oneshot::channel();
         api.coalescer.ask(write(api, caller, &asked, history, reply)?).await?;
-        // The reply comes when the pacer and the store have taken the request in; both waits are bounded.
+        // The reply comes when the pacer and the store have taken the request in.
         match answer.await {
             Ok(Ok(attachment)) => return Ok(Answer::Live(attachment)),
             Ok(Err(NotJoined::Failed(failure))) => return Err(failure.into()),
@@ -86,7 +84,8 @@ async fn repeated(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult<Option
     let is_by_key = by_key.is_some();
     let stored = match by_key {
         Some(stored) => Some(stored),
-        None => api.store.request(&asked.request).await?,
+        None if asked.has_own_id => api.store.request(&asked.request).await?,
+        None => None,
     };
     let Some(stored) = stored else { return Ok(None) };
     if stored.body_digest == asked.identity.body_digest {

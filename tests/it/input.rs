@@ -14,7 +14,7 @@ fn bad_fields() -> Vec<(&'static str, Value, &'static str, u16)> {
         ("content", json!("  \n"), "content", 400),
         ("content", json!(7), "content", 400),
         ("content", json!([]), "content", 400),
-        ("content", json!([{"type": "nonsense"}]), "content", 400),
+        ("content", json!([{"type": "my secret prompt"}]), "content[0]", 400),
         ("content", json!([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]), "content", 400),
         ("content", json!(long), "content", 413),
         ("role", json!("system"), "role", 400),

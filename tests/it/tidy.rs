@@ -11,10 +11,11 @@ const LINES_MAX: usize = 500;
 const DOCUMENT_LINES_MAX: [(&str, usize); 2] = [("README.md", 150), ("docs/architecture.md", 200)];
 
 /// What each module of `src/` may use beside itself. Whoever stands higher knows nothing of those below.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("event", &[]),
     ("failure", &[]),
     ("chat", &["event"]),
+    ("logging", &[]),
     ("markdown", &[]),
     ("config", &["chat", "failure"]),
     ("store", &["chat", "config", "event", "failure"]),
@@ -247,7 +248,8 @@ fn files(extensions: &[&str]) -> Vec<File> {
             let path = entry.expect("the project can be read").path();
             let name = path.strip_prefix(root()).expect("it lies in the root").to_string_lossy().replace('\\', "/");
             if path.is_dir() {
-                folders.extend((name != ".git" && name != "target").then_some(path));
+                let is_ours = ![".git", "target", "node_modules"].iter().any(|other| name.ends_with(other));
+                folders.extend(is_ours.then_some(path));
             } else if path.extension().is_some_and(|extension| extensions.iter().any(|known| *known == extension)) {
                 let text = fs::read_to_string(&path).expect("sources are text");
                 let code = if name.ends_with(".rs") { code_of(&text) } else { String::new() };

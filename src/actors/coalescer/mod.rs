@@ -9,6 +9,7 @@ pub mod tables;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -154,9 +155,9 @@ pub struct FindTurn {
     pub thread: ThreadId,
 }
 
-/// A request that was found; the listener counts from now.
+/// A request that was found. Looking at it is not listening: who listens makes an [`Attachment`].
 #[derive(Debug)]
-pub struct Found(pub Attachment);
+pub struct Found(pub Arc<Subscription>);
 
 /// News from a stream: a thread's turn is over, the answer goes on for others.
 #[derive(Debug, Clone, Message)]
@@ -254,10 +255,12 @@ pub struct Settings {
     pub log_bytes_max: usize,
     /// Silence after which the listeners of a stream are looked after, before the first piece.
     pub ping_early: Duration,
+    /// The same after it.
+    pub ping_interval: Duration,
 }
 
 /// The streams that run, by id. Outlives the coalescer, so that a restarted one can end what it does not know.
-pub type Streams = Rc<parking_lot::Mutex<HashMap<StreamId, RunningStream>>>;
+pub type Streams = Rc<RefCell<HashMap<StreamId, RunningStream>>>;
 
 /// A stream that runs.
 pub struct RunningStream {
@@ -285,6 +288,8 @@ pub struct Coalescer {
     targets: Rc<BTreeMap<ProviderName, Rc<Target>>>,
     environment: Rc<Environment>,
     settings: Rc<Settings>,
+    /// Everybody has been stopped: nothing begins any more.
+    is_ending: bool,
     _link: Link,
 }
 
@@ -297,10 +302,18 @@ impl Coalescer {
         streams: Streams,
         link: Link,
     ) -> Self {
-        for orphan in streams.lock().drain().map(|(_, stream)| stream) {
+        for orphan in streams.borrow_mut().drain().map(|(_, stream)| stream) {
             routing::stop(&orphan.addr, None, Status::Interrupted, None);
         }
-        Self { tables: Tables::new(settings.limits), streams, targets, environment, settings, _link: link }
+        Self {
+            tables: Tables::new(settings.limits),
+            streams,
+            targets,
+            environment,
+            settings,
+            is_ending: false,
+            _link: link,
+        }
     }
 
     /// Starts the stream that answers `join` and those who will share it.
@@ -311,7 +324,7 @@ impl Coalescer {
             let _ = join.reply.send(Err(NotJoined::Failed(failure)));
             return;
         };
-        let log = Arc::new(StreamLog::new(FENCE, self.settings.log_bytes_max));
+        let log = Arc::new(StreamLog::new(StreamLog::FENCE, self.settings.log_bytes_max));
         let org = join.request.org().clone();
         let (provider, model) = (join.chat.provider.clone(), join.chat.model.clone());
         let environment = self.environment.clone();
@@ -321,12 +334,12 @@ impl Coalescer {
         let ids = join.turn.as_ref().map(NewTurn::ids);
         let facts = Facts { request: join.request, ids, role: CallRole::Leader, arrived: join.arrived };
         self.forward(&running, facts, stream_id.clone(), join.turn, join.identity, join.reply);
-        self.streams.lock().insert(stream_id, running);
+        self.streams.borrow_mut().insert(stream_id, running);
     }
 
     fn follow(&mut self, join: Join, stream_id: StreamId, ids: Option<TurnIds>, opens: bool) {
         let streams = self.streams.clone();
-        let streams = streams.lock();
+        let streams = streams.borrow();
         let Some(running) = streams.get(&stream_id) else {
             self.tables.not_taken(&stream_id, &join.request);
             let _ = join.reply.send(Err(NotJoined::JustEnded));
@@ -380,7 +393,7 @@ impl Coalescer {
             answer: None,
             arrived: join.arrived,
         };
-        let subscription = Arc::new(Subscription::new(facts, Arc::new(StreamLog::new(FENCE, 0))));
+        let subscription = Arc::new(Subscription::new(facts, Arc::new(StreamLog::new(StreamLog::FENCE, 0))));
         let finish = Finish { reason: FinishReason::Cancelled, native: None };
         let status = Status::Cancelled;
         let outcome = Arc::new(Outcome { status, finish, failure: None, usage: None, partial: false, kept: Kept::Yes });
@@ -389,9 +402,6 @@ impl Coalescer {
         let _ = join.reply.send(Ok(Attachment::new(subscription)));
     }
 }
-
-/// Numbers the owners of a stream; there is one as long as there is one node.
-const FENCE: u32 = 1;
 
 /// A request on its way to its stream.
 struct Facts {
@@ -416,6 +426,11 @@ impl Handler<Join> for Coalescer {
     type Result = ();
 
     fn handle(&mut self, join: Join, _: &mut Context<Self>) {
+        if self.is_ending {
+            let failure = Failure::new(Code::Draining, "the server is about to stop").retry_after_ms(1_000);
+            let _ = join.reply.send(Err(NotJoined::Failed(failure)));
+            return;
+        }
         let stream = StreamId::generate();
         let ask = Ask {
             request: join.request.clone(),

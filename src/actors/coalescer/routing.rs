@@ -14,7 +14,7 @@ use crate::actors::stream::{self, Stream};
 use crate::chat::{StreamId, ThreadId};
 use crate::event::Status;
 use crate::failure::Code;
-use crate::fanout::{Attachment, LogStats, Subscription};
+use crate::fanout::{LogStats, Subscription};
 
 #[expect(clippy::disallowed_methods, reason = "one message for each request; requests are bounded by requests_max")]
 pub(super) fn join(stream: &Addr<Stream>, join: stream::Join) {
@@ -40,9 +40,11 @@ impl Coalescer {
     /// Wakes the listeners of streams that have been silent, so that they can say that they are alive.
     pub(super) fn nudge_silent(&self) {
         let now = Instant::now();
-        for stream in self.streams.lock().values_mut() {
+        for stream in self.streams.borrow_mut().values_mut() {
             let last = stream.log.last_append().unwrap_or(stream.began).max(stream.nudged);
-            if now.saturating_duration_since(last) >= self.settings.ping_early {
+            let has_content = stream.log.timings().first_content.is_some();
+            let silence = if has_content { self.settings.ping_interval } else { self.settings.ping_early };
+            if now.saturating_duration_since(last) >= silence {
                 stream.nudged = now;
                 stream.log.nudge();
             }
@@ -50,7 +52,7 @@ impl Coalescer {
     }
 
     fn found(&self, subscription: Option<&Arc<Subscription>>) -> Option<Found> {
-        subscription.map(|subscription| Found(Attachment::new(subscription.clone())))
+        subscription.cloned().map(Found)
     }
 }
 
@@ -70,7 +72,7 @@ impl Handler<Cancel> for Coalescer {
         }
         let (told, answer) = oneshot::channel();
         // A stream that is not listed has ended, and its requests are about to hear of it.
-        if let Some(running) = self.streams.lock().get(&subscription.facts.stream) {
+        if let Some(running) = self.streams.borrow().get(&subscription.facts.stream) {
             withdraw(&running.addr, stream::Withdraw { request: request.clone(), asked, reply: Some(told) });
         }
         let me = ctx.address();
@@ -100,7 +102,8 @@ impl Handler<Stop> for Coalescer {
 
     fn handle(&mut self, order: Stop, _: &mut Context<Self>) {
         let Stop { whose, status, reply } = order;
-        let streams = self.streams.lock();
+        self.is_ending |= whose == Whose::Everybody;
+        let streams = self.streams.borrow();
         let (thread, chosen): (Option<ThreadId>, Vec<_>) = match whose {
             Whose::Everybody => (None, streams.values().collect()),
             Whose::Stream(stream) => (None, streams.get(&stream).into_iter().collect()),
@@ -170,8 +173,8 @@ impl Handler<Ended> for Coalescer {
     type Result = ();
 
     fn handle(&mut self, news: Ended, _: &mut Context<Self>) {
-        let running = self.streams.lock().remove(&news.stream);
-        let weight = running.map_or(0, |running| running.log.weight());
+        let running = self.streams.borrow_mut().remove(&news.stream);
+        let weight = running.map_or(0, |running| running.log.footprint());
         // A shed request says nothing about the next identical one.
         let shed = [Code::ProviderBusy, Code::QueueTimeout, Code::Interrupted, Code::Internal, Code::Storage];
         let failure = news.failure.filter(|failure| !shed.contains(&failure.code));
@@ -184,7 +187,7 @@ impl Handler<Snapshot> for Coalescer {
 
     fn handle(&mut self, _: Snapshot, _: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
-        let streams = self.streams.lock();
+        let streams = self.streams.borrow();
         let mut rows: Vec<_> = streams.iter().map(|(id, stream)| status(id, stream, now)).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.age_ms));
         MessageResult(rows)

@@ -9,7 +9,8 @@ use crate::chat::{MessageId, OrgId, RequestId, RequestKey, StreamId, ThreadId};
 use crate::failure::{Code, Failure};
 
 /// What one remembered request weighs beside the answer, roughly: its ids, its end, its places in the tables.
-const REQUEST_BYTES: usize = 1024;
+/// Measured with answers of one word, on connections of their own.
+pub(super) const REQUEST_BYTES: usize = 4096;
 
 /// The sizes and times of the tables.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::super::tables::{Ask, Decision, Limits, Tables, TurnIds};
+use super::super::tables::{Ask, Decision, Limits, REQUEST_BYTES, Tables, TurnIds};
 use crate::chat::{
     ChatMessage, ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, Role, Scope, StreamId, ThreadId,
 };
@@ -17,7 +17,7 @@ const LIMITS: Limits = Limits {
     requests_max: 9,
     error_ttl: Duration::from_millis(2_000),
     retain: Duration::from_millis(10_000),
-    retained_bytes_max: 20_000,
+    retained_bytes_max: 80_000,
     cancel_intent: Duration::from_millis(3_000),
 };
 
@@ -203,7 +203,7 @@ impl Model {
         let still_its =
             |request: &&RequestId| self.requests.iter().any(|known| known.id == **request && known.stream == stream);
         let requests: Vec<_> = joined.iter().filter(still_its).cloned().collect();
-        let bytes = bytes + 1024 * requests.len();
+        let bytes = bytes + REQUEST_BYTES * requests.len();
         self.ended.push((stream, requests, bytes, now + LIMITS.retain));
         while self.retained_bytes() > LIMITS.retained_bytes_max && self.forget_oldest() {}
     }

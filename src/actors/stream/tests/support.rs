@@ -222,7 +222,12 @@ impl House {
             answer_bytes_max: plan.answer_bytes_max,
         });
         let targets = Rc::new(BTreeMap::from([(name, target.clone())]));
-        let settings = Settings { limits: plan.limits, log_bytes_max: plan.log_bytes_max, ping_early: millis(1_500) };
+        let settings = Settings {
+            limits: plan.limits,
+            log_bytes_max: plan.log_bytes_max,
+            ping_early: millis(1_500),
+            ping_interval: millis(1_500),
+        };
         let (settings, streams) = (Rc::new(settings), Streams::default());
         let coalescer =
             Coalescer::new(targets, environment.clone(), settings, streams.clone(), Link::default()).start();
@@ -318,12 +323,12 @@ impl House {
 
     pub(super) async fn find_turn(&self, thread: &ThreadId) -> Option<Attachment> {
         let find = FindTurn { org: OrgId::new("org"), thread: thread.clone() };
-        self.coalescer.send(find).await.unwrap().map(|found| found.0)
+        self.coalescer.send(find).await.unwrap().map(|found| Attachment::new(found.0))
     }
 
     /// The actor of a running stream.
     pub(super) fn stream(&self, stream: &StreamId) -> Addr<Stream> {
-        self.streams.lock()[stream].addr().clone()
+        self.streams.borrow()[stream].addr().clone()
     }
 
     pub(super) async fn messages(&self, org: &OrgId, thread: &ThreadId) -> Vec<Message> {
