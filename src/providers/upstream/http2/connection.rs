@@ -36,6 +36,8 @@ const CANCELS_REMEMBERED_FOR: Duration = Duration::from_secs(5);
 const SMALL_FRAMES_BUDGET: usize = 1 << 27;
 /// and hence a connection gets no more calls when so many have been cancelled on it.
 const CANCELS_MAX: u32 = 4096;
+// Not to be set: h2 ends a connection at the hundred-and-first empty frame of data that is not the last of its answer.
+// A server that sends such frames is called by HTTP/1.1.
 
 /// One connection.
 pub(super) struct Connection {

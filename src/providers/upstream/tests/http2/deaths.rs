@@ -1,8 +1,10 @@
 //! Connections that die while nobody looks.
 
+use tokio::time::{advance, pause, resume};
+
 use super::*;
 
-const SHORT: Duration = Duration::from_millis(60);
+const SHORT: Duration = Duration::from_millis(100);
 /// Asks when a call has met a silence of any length, and soon loses patience.
 const PROBES: Pings = Pings { interval: HOUR, probe_after: Duration::ZERO, suspect_after: SHORT, dead_after: HOUR };
 /// Asks an idle connection often.
@@ -115,6 +117,27 @@ async fn a_server_that_is_slow_to_answer_but_alive_is_not_suspected() {
 }
 
 #[actix_rt::test]
+async fn a_thread_that_was_held_up_does_not_take_that_for_silence_of_the_server() {
+    let mut host = Host::plain(100).await;
+    let patience = Duration::from_secs(1);
+    let transport = host.transport_with(Pings { suspect_after: patience, ..PROBES }, 100);
+    host.whole_call(&transport).await;
+    host.link(0).order(Order::Freeze);
+
+    let (opened, (link, _answer)) = tokio::join!(open_by(&transport), async {
+        host.link(0).has_unread().await;
+        pause();
+        advance(patience * 3).await;
+        resume();
+        host.link(0).order(Order::Thaw);
+        host.answered().await
+    });
+
+    assert!(opened.is_ok());
+    assert_eq!((link, transport.connections_opened()), (0, 1));
+}
+
+#[actix_rt::test]
 async fn an_idle_connection_that_died_in_silence_is_found_without_a_call() {
     let mut host = Host::plain(100).await;
     let transport = host.transport_with(ASKS, 100);
@@ -134,7 +157,7 @@ async fn an_idle_connection_that_gives_signs_of_life_stays() {
     host.whole_call(&transport).await;
 
     // Several questions long.
-    assert!(timeout(SHORT * 8, host.asked.recv()).await.is_err());
+    assert!(timeout(SHORT * 6, host.asked.recv()).await.is_err());
 
     assert_eq!(transport.status().warm, 1);
     host.whole_call(&transport).await;
