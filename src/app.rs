@@ -29,9 +29,7 @@ use crate::config::{self, Config, Dialect, Provider};
 use crate::event::Status;
 use crate::http::{Api, Drain, server};
 use crate::metrics::Metrics;
-use crate::providers::upstream::Http1;
-use crate::providers::upstream::Transport;
-use crate::providers::upstream::demo::Demo;
+use crate::providers::upstream::{self, Transport, demo::Demo};
 use crate::providers::{Adapter, registry};
 use crate::store::{Store, StoreError, StoreOptions};
 
@@ -49,7 +47,7 @@ pub type MakeTransport = dyn Fn(&Provider, &dyn Adapter) -> Result<Rc<dyn Transp
 pub fn transport(provider: &Provider, adapter: &dyn Adapter) -> Result<Rc<dyn Transport>, String> {
     match provider.dialect {
         Dialect::Demo => Ok(Rc::new(Demo::new())),
-        _ => Ok(Rc::new(Http1::new(provider, adapter).map_err(|error| error.to_string())?)),
+        _ => upstream::network(provider, adapter).map_err(|error| error.to_string()),
     }
 }
 

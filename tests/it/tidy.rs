@@ -29,8 +29,9 @@ const LAYERS: [(&str, &[&str]); 13] = [
 ];
 
 /// Crates that have one home.
-const HOMES: [(&str, &[&str]); 6] = [
+const HOMES: [(&str, &[&str]); 7] = [
     ("awc::", &["src/providers/upstream/"]),
+    ("h2::", &["src/providers/upstream/"]),
     ("actix_tls::", &["src/providers/upstream/"]),
     ("rusqlite::", &["src/store/", "load/", "tests/"]),
     ("actix::", &["src/actors/", "src/http/", "src/app.rs", "src/main.rs", "tests/"]),

@@ -2,8 +2,10 @@
 //!
 //! The handshake happens here and not in awc, which would give it a clock of its own: so the connect timeout bounds
 //! all three together, each failure keeps its cause, and what awc writes to the connection is the call and nothing
-//! else. awc is told `http` whatever the base URL says.
+//! else. awc is told `http` whatever the base URL says. A connection that was made to find out which HTTP the server
+//! speaks can be handed to awc, too: it takes it instead of a new one.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -36,27 +38,58 @@ const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// and given up after so many questions.
 const PROBES_MAX: u32 = 3;
+/// A connection that was handed over is not used when it has waited longer.
+const SPARE_FOR: Duration = Duration::from_secs(5);
 
-/// Makes connections to one server. Used by awc when its pool has none.
-#[derive(Clone)]
-pub(super) struct Dial(Rc<Server>);
-
-struct Server {
+/// Where a provider is, and how it is reached.
+pub(super) struct Endpoint {
     host: String,
     port: u16,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+/// Makes connections for awc, when its pool has none.
+#[derive(Clone)]
+pub(super) struct Dial(Rc<Dialled>);
+
+struct Dialled {
+    endpoint: Endpoint,
     connections: Rc<Connections>,
+    spares: RefCell<Vec<Spare>>,
+}
+
+/// A connection that was made by somebody else and carries no call yet.
+pub(super) struct Spare {
+    /// The connection.
+    pub(super) stream: Stream,
+    /// How long it took.
+    pub(super) connect: Duration,
+    /// When it was made.
+    pub(super) made: Instant,
 }
 
 impl Dial {
-    /// For a server, by TLS if there is a configuration for it. `None` if the host's name cannot be one of TLS.
-    pub(super) fn new(host: &str, port: u16, tls: Option<Arc<ClientConfig>>, made: Rc<Connections>) -> Option<Self> {
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let tls = match tls {
-            Some(config) => Some((TlsConnector::from(config), ServerName::try_from(host.clone()).ok()?)),
-            None => None,
-        };
-        Some(Self(Rc::new(Server { host, port, tls, connections: made })))
+    /// For a server.
+    pub(super) fn new(endpoint: Endpoint, connections: Rc<Connections>) -> Self {
+        Self(Rc::new(Dialled { endpoint, connections, spares: RefCell::default() }))
+    }
+
+    /// Takes over connections; each serves instead of one that would be made within the next seconds.
+    pub(super) fn adopt(&self, spares: Vec<Spare>) {
+        self.0.spares.borrow_mut().extend(spares);
+    }
+}
+
+impl Dialled {
+    async fn connect(&self) -> Result<(Stream, Duration), TransportError> {
+        while let Some(spare) = { self.spares.borrow_mut().pop() } {
+            if spare.made.elapsed() < SPARE_FOR {
+                return Ok((spare.stream, spare.connect));
+            }
+        }
+        let started = Instant::now();
+        let stream = self.endpoint.connect().await?;
+        Ok((stream, started.elapsed()))
     }
 }
 
@@ -68,18 +101,29 @@ impl Service<ConnectInfo<Uri>> for Dial {
     always_ready!();
 
     fn call(&self, info: ConnectInfo<Uri>) -> Self::Future {
-        let server = Rc::clone(&self.0);
+        let dialled = Rc::clone(&self.0);
         Box::pin(async move {
-            let started = Instant::now();
-            let stream = server.connect().await.map_err(|error| ConnectError::Io(io::Error::other(error)))?;
-            Trace::connected_in(started.elapsed());
-            Ok(Connection::new(info.request().clone(), server.connections.add(stream)))
+            let made = dialled.connect().await.map_err(|error| ConnectError::Io(io::Error::other(error)));
+            let (stream, connect) = made?;
+            Trace::connected_in(connect);
+            Ok(Connection::new(info.request().clone(), dialled.connections.add(stream)))
         })
     }
 }
 
-impl Server {
-    async fn connect(&self) -> Result<Stream, TransportError> {
+impl Endpoint {
+    /// A server, by TLS if there is a configuration for it. `None` if the host's name cannot be one of TLS.
+    pub(super) fn new(host: &str, port: u16, tls: Option<Arc<ClientConfig>>) -> Option<Self> {
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tls = match tls {
+            Some(config) => Some((TlsConnector::from(config), ServerName::try_from(host.clone()).ok()?)),
+            None => None,
+        };
+        Some(Self { host, port, tls })
+    }
+
+    /// Makes a connection. The caller bounds the time.
+    pub(super) async fn connect(&self) -> Result<Stream, TransportError> {
         let addresses = lookup_host((self.host.as_str(), self.port)).await.map_err(|error| {
             log::debug!(host = self.host.as_str(), error:%; "no address");
             TransportError::Dns
@@ -159,9 +203,9 @@ mod tests {
     async fn every_socket_sends_at_once_and_is_probed_when_silent() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let dial = Dial::new("127.0.0.1", port, None, Rc::default()).unwrap();
+        let endpoint = Endpoint::new("127.0.0.1", port, None).unwrap();
 
-        let stream = dial.0.connect().await.unwrap();
+        let stream = endpoint.connect().await.unwrap();
 
         assert!(stream.socket().nodelay().unwrap());
         let socket = SockRef::from(stream.socket());

@@ -20,6 +20,8 @@ use tokio_rustls::client::TlsStream;
 
 /// A connection that has waited this long is not used again. Most servers keep it for 60 s or more.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(90);
+/// A connection is not used beyond this age, so that calls move with the name's addresses.
+pub(super) const AGE_MAX: Duration = Duration::from_secs(3600);
 
 tokio::task_local! {
     static CALL: Rc<Trace>;
@@ -262,6 +264,14 @@ impl Stream {
         match self {
             Stream::Plain(socket) => socket,
             Stream::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// The protocol that the server has chosen in the handshake, if it has.
+    pub(super) fn protocol(&self) -> Option<&[u8]> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol(),
         }
     }
 }

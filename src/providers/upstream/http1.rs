@@ -23,35 +23,30 @@ use awc::http::uri::Authority;
 use awc::http::{Method, StatusCode, Uri, header};
 use awc::{ClientRequest, ClientResponse, SendClientRequest};
 use bytes::Bytes;
-use futures_util::future::{FutureExt, LocalBoxFuture};
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
+use futures_util::future::LocalBoxFuture;
 use tokio::time::timeout;
 
-use super::connect::Dial;
-use super::connections::{Connection, Connections, Hold, IDLE_MAX, Trace};
-use super::settings::{self, BaseUrl, BuildError};
+use super::connect::{Dial, Endpoint, Spare};
+use super::connections::{AGE_MAX, Connection, Connections, Hold, IDLE_MAX, Trace};
+use super::recycle::{self, drain};
+use super::settings::{self, BaseUrl, BuildError, USER_AGENT};
 use super::{Body, Opened, Status, Transport, TransportError, warm};
 use crate::chat::ProviderName;
 use crate::config;
-use crate::providers::{Adapter, Call, Framing, Head};
+use crate::providers::{Adapter, Call, Head};
 
-/// A connection is not used beyond this age, so that calls move with the name's addresses.
-const AGE_MAX: Duration = Duration::from_secs(3600);
 /// A connection from the pool that is lost this soon after the call was written was closed before.
 pub(super) const STALE_WITHIN: Duration = Duration::from_millis(500);
-/// How long a body may take to end after its answer has.
-const RECYCLE_TIME_MAX: Duration = Duration::from_millis(250);
-/// How much may follow an answer in its body.
-const RECYCLE_BYTES_MAX: usize = 64 * 1024;
 /// How long a call that only warms may take as a whole.
 const WARM_TIME_MAX: Duration = Duration::from_secs(10);
 /// How much it may bring; lists of models have hundreds of kilobytes.
 const WARM_BYTES_MAX: usize = 4 * 1024 * 1024;
-const USER_AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
 
 /// See the module. One per provider and thread; lives on an actix arbiter.
 pub struct Http1 {
     server: Rc<Server>,
+    dial: Dial,
     /// What keeps connections warm asks for, and how many those are.
     warm: Option<(&'static str, usize)>,
 }
@@ -75,9 +70,10 @@ impl Http1 {
         let authorization = settings::authorization(provider, adapter)?;
         let connections = Rc::<Connections>::default();
         let connect_timeout = Duration::from_millis(provider.connect_timeout_ms);
-        let dial = Dial::new(base.authority.host(), base.port, base.secure.then_some(trust), Rc::clone(&connections));
-        let dial = dial.ok_or_else(|| BuildError::BaseUrl { provider: provider.name.clone() })?;
-        let connector = awc::Connector::new().connector(dial).timeout(connect_timeout);
+        let endpoint = Endpoint::new(base.authority.host(), base.port, base.secure.then_some(trust));
+        let endpoint = endpoint.ok_or_else(|| BuildError::BaseUrl { provider: provider.name.clone() })?;
+        let dial = Dial::new(endpoint, Rc::clone(&connections));
+        let connector = awc::Connector::new().connector(dial.clone()).timeout(connect_timeout);
         // How many calls run at once is the pacer's business.
         let connector = connector.limit(0).conn_keep_alive(IDLE_MAX).conn_lifetime(AGE_MAX);
         let mut client = awc::Client::builder().connector(connector).disable_timeout().disable_redirects();
@@ -92,15 +88,13 @@ impl Http1 {
             client: client.finish(),
             authority: base.authority,
             path_prefix: base.path_prefix,
-            accept: match adapter.framing() {
-                Framing::Sse => "text/event-stream",
-                Framing::NdJson => "application/x-ndjson",
-            },
+            accept: settings::accept(adapter),
             connect_timeout,
             connections,
         };
         Ok(Self {
             server: Rc::new(server),
+            dial,
             warm: warm.filter(|(_, connections)| *connections > 0 && provider.available().is_ok()),
         })
     }
@@ -108,6 +102,11 @@ impl Http1 {
     /// How many connections have been made so far, each with its handshake.
     pub fn connections_opened(&self) -> u64 {
         self.server.connections.opened()
+    }
+
+    /// Takes over connections that were made to find out that the server speaks HTTP/1.1.
+    pub(super) fn adopt(&self, spares: Vec<Spare>) {
+        self.dial.adopt(spares);
     }
 }
 
@@ -124,13 +123,8 @@ impl Transport for Http1 {
         Box::pin(async move { server.open(call).await })
     }
 
-    /// What is left has mostly come with the terminator, and no task is needed. Else there is one for 250 ms at most:
-    /// as each is the end of a call, there are never more than the pacer lets calls begin within that time, and run.
     fn recycle(&self, body: Body) {
-        let mut rest = Box::pin(drain(body, RECYCLE_BYTES_MAX));
-        if (&mut rest).now_or_never().is_none() {
-            actix_rt::spawn(timeout(RECYCLE_TIME_MAX, rest));
-        }
+        recycle::recycle(body);
     }
 
     fn keep_warm(&self) -> LocalBoxFuture<'static, ()> {
@@ -267,10 +261,7 @@ fn opened(mut response: ClientResponse, hold: Hold, connect: Duration) -> Result
     if interim {
         return Err(TransportError::Protocol);
     }
-    let connect_ms = u32::try_from(connect.as_millis()).unwrap_or(u32::MAX);
-    // Below a millisecond it was quick, but it was made.
-    let connect_ms = if connect.is_zero() { 0 } else { connect_ms.max(1) };
-    Ok(Opened { head, body: Box::pin(AnswerBody { payload, hold: Some(hold) }), connect_ms })
+    Ok(Opened::new(head, Box::pin(AnswerBody { payload, hold: Some(hold) }), connect))
 }
 
 /// awc takes at most 96 headers and 128 KiB.
@@ -309,16 +300,5 @@ fn body_error(error: &PayloadError) -> TransportError {
         }
         PayloadError::Incomplete(_) | PayloadError::Io(_) => TransportError::Lost,
         _ => TransportError::Protocol,
-    }
-}
-
-/// Reads a body to its end, or until it has brought more than `bytes_max`.
-async fn drain(mut body: Body, bytes_max: usize) {
-    let mut bytes = 0;
-    while let Some(Ok(chunk)) = body.next().await {
-        bytes += chunk.len();
-        if bytes > bytes_max {
-            return;
-        }
     }
 }

@@ -2,13 +2,16 @@
 //! network.
 //!
 //! A [`Transport`] belongs to one provider and lives on the upstream arbiter with it. It adds what an adapter does not
-//! know: the base URL, the key, the connection. Dropping the future of [`Transport::open`], or a [`Body`], closes the
-//! connection under it at once.
+//! know: the base URL, the key, the connection. Dropping the future of [`Transport::open`], or a [`Body`], cancels the
+//! call at once: over HTTP/1.1 by closing the connection under it, over HTTP/2 by a reset of its stream alone.
 
+mod auto;
 mod connect;
 mod connections;
 pub mod demo;
 mod http1;
+mod http2;
+mod recycle;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -16,6 +19,7 @@ mod tls;
 mod warm;
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,8 +28,10 @@ use futures_util::stream::LocalBoxStream;
 use serde::Serialize;
 
 pub use self::http1::Http1;
+pub use self::http2::Http2;
 pub use self::settings::BuildError;
-use super::{Call, Head};
+use super::{Adapter, Call, Head};
+use crate::config::{self, Http};
 use crate::failure::{Code, Failure, Phase};
 
 /// Carries the calls to one provider.
@@ -47,16 +53,29 @@ pub trait Transport {
     fn status(&self) -> Status;
 }
 
+/// The transport of `provider` that its configuration asks for (`http`); `adapter` speaks to it.
+///
+/// Without TLS there is no handshake in which a server could choose: `auto` then is HTTP/1.1.
+pub fn network(provider: &config::Provider, adapter: &dyn Adapter) -> Result<Rc<dyn Transport>, BuildError> {
+    let is_secure = settings::BaseUrl::of(provider)?.secure;
+    Ok(match provider.http {
+        Http::Http2 => Rc::new(Http2::new(provider, adapter)?),
+        Http::Auto if is_secure => Rc::new(auto::Auto::new(provider, adapter)?),
+        Http::Auto | Http::Http1 => Rc::new(Http1::new(provider, adapter)?),
+    })
+}
+
 /// How a transport stands, for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// The protocol it speaks: `1.1`, or `none` without a network.
+    /// The protocol it speaks: `1.1`, `2`, `auto` before the server has chosen, or `none` without a network.
     pub http: &'static str,
-    /// Idle connections that wait for a call.
+    /// Connections that are open and could take a call at once.
     pub warm: usize,
 }
 
-/// The bytes of an answer as they come. Ends with the body; a body that was cut may end just like a whole one.
+/// The bytes of an answer as they come. Ends with the body; over HTTP/1.1, one that was cut may end just like a whole
+/// one.
 pub type Body = LocalBoxStream<'static, Result<Bytes, TransportError>>;
 
 /// An answer that has begun.
@@ -67,6 +86,16 @@ pub struct Opened {
     pub body: Body,
     /// How long the connection took, handshake included; 0 on one that was open.
     pub connect_ms: u32,
+}
+
+impl Opened {
+    /// An answer whose connection took this long; zero if it was open.
+    fn new(head: Head, body: Body, connect: Duration) -> Self {
+        let connect_ms = u32::try_from(connect.as_millis()).unwrap_or(u32::MAX);
+        // Below a millisecond it was quick, but it was made.
+        let connect_ms = if connect.is_zero() { 0 } else { connect_ms.max(1) };
+        Self { head, body, connect_ms }
+    }
 }
 
 /// What went wrong on the way to a provider, or back.

@@ -12,7 +12,10 @@ use rustls::ClientConfig;
 use super::tls;
 use crate::chat::ProviderName;
 use crate::config;
-use crate::providers::Adapter;
+use crate::providers::{Adapter, Framing};
+
+/// What weir calls itself.
+pub(super) const USER_AGENT: &str = concat!("weir/", env!("CARGO_PKG_VERSION"));
 
 /// Why a provider's configuration gives no transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +77,12 @@ impl BaseUrl {
         Self::parse(&provider.base_url).ok_or_else(|| BuildError::BaseUrl { provider: provider.name.clone() })
     }
 
+    /// Host and port as a call names them: without the port that goes without saying.
+    pub(super) fn authority_in_call(&self) -> &str {
+        let usual = if self.secure { 443 } else { 80 };
+        if self.port == usual { self.authority.host() } else { self.authority.as_str() }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let url: Uri = text.parse().ok()?;
         let secure = match url.scheme_str()? {
@@ -110,6 +119,14 @@ pub(super) fn authorization(
     })?;
     value.set_sensitive(true);
     Ok(Some((name, value)))
+}
+
+/// The kind of answer that is asked for.
+pub(super) fn accept(adapter: &dyn Adapter) -> &'static str {
+    match adapter.framing() {
+        Framing::Sse => "text/event-stream",
+        Framing::NdJson => "application/x-ndjson",
+    }
 }
 
 /// Whom the provider's connections trust.

@@ -25,6 +25,13 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>,
     Ok(Arc::new(config))
 }
 
+/// The same trust, with other protocols on offer, the best one first.
+pub(super) fn offering(trust: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut config = trust.clone();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}
+
 fn add(path: &Path, roots: &mut RootCertStore) -> Result<(), String> {
     let certificates = CertificateDer::pem_file_iter(path).map_err(|error| reason(&error))?;
     let mut none = true;

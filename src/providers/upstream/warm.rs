@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use super::http1::Server;
 
 /// How often the idle connections are counted.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A connection that has waited this long does not count, so that it is used before a server closes it. The servers
 /// and balancers in wide use wait 60 s at least.
 const REFRESH_AFTER: Duration = Duration::from_secs(45);
@@ -41,7 +41,7 @@ async fn warm_up(server: &Server, path: &str, wanted: usize) -> bool {
 }
 
 /// A provider that is away, or keeps no connections, is asked more and more seldom.
-fn next_pause(pause: Duration, well: bool) -> Duration {
+pub(super) fn next_pause(pause: Duration, well: bool) -> Duration {
     if well { CHECK_INTERVAL } else { (pause * 2).min(BACK_OFF_MAX) }
 }
 

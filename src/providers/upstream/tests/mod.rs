@@ -1,8 +1,10 @@
-//! What the HTTP/1.1 transport promises, over real sockets: a server of a few lines plays the provider.
+//! What the transports promise, over real sockets: a server of a few lines plays the provider. HTTP/1.1 here, HTTP/2 in
+//! `http2`.
 
 mod answers;
 mod connections;
 mod faults;
+mod http2;
 mod warming;
 
 use std::path::PathBuf;
@@ -49,12 +51,17 @@ impl Server {
     }
 
     async fn tls() -> Self {
+        Self::tls_of(&[b"h2", b"http/1.1"]).await
+    }
+
+    /// Speaks these protocols, as it says in the handshake.
+    async fn tls_of(protocols: &[&[u8]]) -> Self {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
         let mut config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self { listener, tls: Some(TlsAcceptor::from(Arc::new(config))), certificate: cert.pem() }
     }
