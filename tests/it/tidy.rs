@@ -72,8 +72,9 @@ fn every_file_is_part_of_a_crate() {
         let beside = format!("{folder}.rs");
         let parents = files.iter().filter(|file| parents.contains(&file.path) || file.path == beside);
         let declaration = format!("mod {name};");
-        matches!(name, "lib" | "main") || { parents }
-            .any(|parent| lines_with(&parent.code, &declaration).next().is_some())
+        // Each fuzz target is a program of its own.
+        let is_program = matches!(name, "lib" | "main") || folder == "fuzz/fuzz_targets";
+        is_program || { parents }.any(|parent| lines_with(&parent.code, &declaration).next().is_some())
     };
     report(
         files.iter().filter(|file| !is_declared(file)).map(|file| format!("{}:1: no module declares it", file.path)),
@@ -246,7 +247,7 @@ fn files(extensions: &[&str]) -> Vec<File> {
             let path = entry.expect("the project can be read").path();
             let name = path.strip_prefix(root()).expect("it lies in the root").to_string_lossy().replace('\\', "/");
             if path.is_dir() {
-                folders.extend((name != ".git" && name != "target").then_some(path));
+                folders.extend((![".git", "target", "fuzz/target"].contains(&&*name)).then_some(path));
             } else if path.extension().is_some_and(|extension| extensions.iter().any(|known| *known == extension)) {
                 let text = fs::read_to_string(&path).expect("sources are text");
                 let code = if name.ends_with(".rs") { code_of(&text) } else { String::new() };
