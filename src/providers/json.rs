@@ -123,12 +123,13 @@ pub(super) fn is_blank(value: &Value) -> bool {
 
 /// About how much memory a value takes, in bytes.
 pub(super) fn weight(value: &Value) -> usize {
-    match value {
+    let inside = match value {
         Value::String(text) => text.len(),
         Value::Array(items) => items.iter().map(weight).sum(),
-        Value::Object(fields) => fields.iter().map(|(key, value)| 32 + key.len() + weight(value)).sum(),
-        _ => 16,
-    }
+        Value::Object(fields) => fields.iter().map(|(key, value)| size_of_val(key) + key.len() + weight(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    size_of_val(value) + inside
 }
 
 /// How far the text of a JSON document has come, without parsing it: cheap enough to ask after every piece.
@@ -210,6 +211,15 @@ mod tests {
 
         let counts: Vec<_> = counts.as_array().unwrap().iter().map(count).collect();
         assert_eq!(counts, [Some(10), Some(10), Some(10), None, None, None, None]);
+    }
+
+    #[test]
+    fn what_is_empty_weighs_something_too() {
+        let many = |value: Value| weight(&Value::Array(vec![value; 1_000]));
+
+        for empty in [json!([]), json!({}), json!(""), json!(null)] {
+            assert!(many(empty.clone()) >= 1_000 * size_of::<Value>(), "{empty}");
+        }
     }
 
     proptest! {

@@ -8,6 +8,8 @@
 //!   only where there is no `delta` and nothing has been said.
 //! - Whole tool calls, signatures and usage that grows with the answer are told at its end.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::signatures::Signatures;
@@ -187,8 +189,11 @@ impl Decoder {
     /// about each.
     fn cite(&mut self, chunk: &Value, out: &mut Out<'_>) {
         let results = json::items(chunk, "search_results");
-        let about = |cited| results.iter().find(|result| result.get("url") == Some(cited)).unwrap_or(cited);
-        let cited = json::items(chunk, "citations").iter().map(about);
+        // Backwards, so that the first of several about one page counts.
+        let by_url: HashMap<&str, &Value> =
+            { results.iter().rev() }.filter_map(|result| Some((json::text(result, "url")?, result))).collect();
+        let about = |cited: &Value| cited.as_str().and_then(|url| by_url.get(url).copied());
+        let cited = json::items(chunk, "citations").iter().map(|cited| about(cited).unwrap_or(cited));
         if let Some(event) = self.sources.add(cited.chain(results)) {
             out(Piece::Event(event));
         }

@@ -10,6 +10,9 @@ use crate::providers::{Piece, json};
 /// What an answer's signatures may take; beyond it none is kept.
 const BYTES_MAX: usize = 1024 * 1024;
 
+/// Each piece is compared with the details so far; beyond this many none is kept.
+const DETAILS_MAX: usize = 256;
+
 /// The signatures of one answer.
 #[derive(Debug, Default)]
 pub(super) struct Signatures {
@@ -21,20 +24,25 @@ pub(super) struct Signatures {
 impl Signatures {
     /// Takes a piece of `reasoning_details`.
     pub(super) fn add_detail(&mut self, piece: &Value) {
-        self.bytes += json::weight(piece);
+        self.bytes = self.bytes.saturating_add(json::weight(piece));
         if self.bytes > BYTES_MAX {
             self.details.clear();
             return;
         }
-        match self.details.iter_mut().rfind(|detail| continues(detail, piece)) {
-            Some(detail) => merge(detail, piece),
-            None => self.details.push(piece.clone()),
+        if let Some(detail) = self.details.iter_mut().rfind(|detail| continues(detail, piece)) {
+            merge(detail, piece);
+        } else if self.details.len() < DETAILS_MAX {
+            self.details.push(piece.clone());
+        } else {
+            // Half a train of thought is none.
+            self.bytes = usize::MAX;
+            self.details.clear();
         }
     }
 
     /// Takes what hangs on a tool call.
     pub(super) fn add_extra_content(&mut self, extra: &Value, call_id: &str) {
-        self.bytes += json::weight(extra);
+        self.bytes = self.bytes.saturating_add(json::weight(extra));
         if self.bytes <= BYTES_MAX {
             self.on_calls.push(json!({"extra_content": extra, "tool_call_id": call_id}));
         }
@@ -127,5 +135,9 @@ mod tests {
 
         assert_eq!(told(&[detail(0)]).len(), 1);
         assert_eq!(told(&[detail(0), detail(1), detail(2)]).len(), 0);
+
+        let many: Vec<Value> = (0..DETAILS_MAX * 2).map(|index| json!({"index": index, "data": "d"})).collect();
+        assert_eq!(told(&many[..DETAILS_MAX]), many[..DETAILS_MAX]);
+        assert_eq!(told(&many), Vec::<Value>::new());
     }
 }
