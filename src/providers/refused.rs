@@ -25,6 +25,13 @@ pub(super) fn failure(head: &Head, code: Code, asked_ms: Option<f64>) -> Failure
     failure
 }
 
+/// The failure of a call whose path the server does not know: of a model that it does not know it would say so.
+pub(super) fn unknown_path(head: &Head) -> Failure {
+    let mut failure = failure(head, Code::UpstreamRejected, None);
+    failure.message = "the provider does not know the path: is base_url right? (HTTP 404)".into();
+    failure
+}
+
 /// What a status means when nothing more precise is known.
 pub(super) fn code(status: u16) -> Code {
     match status {

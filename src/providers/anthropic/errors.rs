@@ -65,7 +65,7 @@ fn own_code(error: &Value) -> Option<Code> {
     if detail == Some("enforced_spend_limit_reached") || json::text(error, "type") == Some("billing_error") {
         return Some(Code::UpstreamQuota);
     }
-    let message = json::text(error, "message")?.to_ascii_lowercase();
+    let message = errors::message(error)?;
     PHRASES.iter().find(|(_, phrase)| message.contains(phrase)).map(|(code, _)| *code)
 }
 

@@ -5,12 +5,9 @@ use serde_json::Value;
 use super::partial::Arguments;
 use crate::event::{Event, ToolCall};
 use crate::failure::{Code, Failure};
+use crate::providers::openai_chat::tools::{ARGUMENTS_BYTES_MAX, CALLS_MAX, piece};
 use crate::providers::{Piece, json};
 
-/// More calls than this are no answer.
-const CALLS_MAX: usize = 128;
-/// What the arguments of all calls may take together.
-const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
 /// How much of an answer's id goes into the ids of its calls.
 const STEM_LEN_MAX: usize = 24;
 
@@ -114,11 +111,6 @@ impl Calls {
         }
         Ok(())
     }
-}
-
-fn piece<'a>(index: u32, id: &'a str, name: &'a str, news: &'a str) -> Piece<'a> {
-    let (id, name, arguments_delta) = (id.into(), name.into(), news.into());
-    Piece::Event(Event::ToolCallPiece { index, id, name, arguments_delta })
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::providers::{Decode, Flow, Frame, Piece, json};
 type Out<'o> = dyn FnMut(Piece<'_>) + 'o;
 
 /// The dialect's name, in front of the names of `ext` events.
-const NAME: &str = "gemini";
+const DIALECT: &str = "gemini";
 
 /// Top-level fields that are understood, or not worth telling.
 const CHUNK_FIELDS: &[&str] = &["candidates", "createTime", "error", "modelVersion", "responseId", "usageMetadata"];
@@ -70,7 +70,7 @@ impl Default for Decoder {
             grounding: Grounding::default(),
             signatures: Signatures::default(),
             usage: Usage::default(),
-            extras: Extras::new(NAME),
+            extras: Extras::new(DIALECT),
             finish: None,
         }
     }

@@ -9,10 +9,8 @@ use serde_json::Value;
 
 use crate::event::Finish;
 use crate::failure::{Code, Failure};
+use crate::providers::openai_chat::errors;
 use crate::providers::{Head, json, refused};
-
-/// How much of a message is searched.
-const MESSAGE_SEARCHED_MAX: usize = 2_000;
 
 /// What messages say where nothing else does.
 const PHRASES: &[(Code, &[&str])] = &[
@@ -54,12 +52,10 @@ pub(super) fn refused(head: &Head, body: &[u8]) -> Failure {
     let text = text.trim_start();
     let document = json::parse(text.strip_prefix("data:").unwrap_or(text)).unwrap_or_default();
     let Some(error) = error_in(&document) else {
-        let mut failure = refused::failure(head, by_status, None);
-        if by_status == Code::UpstreamModel {
-            failure = refused::failure(head, Code::UpstreamRejected, None);
-            failure.message = "the provider does not know the path: is base_url right? (HTTP 404)".into();
-        }
-        return failure;
+        return match by_status {
+            Code::UpstreamModel => refused::unknown_path(head),
+            other => refused::failure(head, other, None),
+        };
     };
     let code = code(error).unwrap_or(by_status);
     with_param(refused::failure(head, code, asked_ms(error)), error)
@@ -112,9 +108,7 @@ fn is_exhausted(violation: &Value) -> bool {
 }
 
 fn by_phrase(error: &Value) -> Option<Code> {
-    let message = error.as_str().or_else(|| json::text(error, "message"))?;
-    let message: String = message.chars().take(MESSAGE_SEARCHED_MAX).collect();
-    let message = message.to_ascii_lowercase();
+    let message = errors::message(error)?;
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     PHRASES.iter().find(|(_, phrases)| says(phrases)).map(|(code, _)| *code)
 }

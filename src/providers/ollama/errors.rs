@@ -34,6 +34,6 @@ pub(super) fn refused(head: &Head, body: &[u8]) -> Failure {
 }
 
 fn own_code(error: &Value) -> Option<Code> {
-    let text = error.as_str().or_else(|| json::text(error, "message"))?.to_ascii_lowercase();
-    PHRASES.iter().find(|(_, phrase)| text.contains(phrase)).map(|(code, _)| *code)
+    let message = errors::message(error)?;
+    PHRASES.iter().find(|(_, phrase)| message.contains(phrase)).map(|(code, _)| *code)
 }

@@ -212,9 +212,7 @@ pub(in crate::providers) fn refused(head: &Head, body: &[u8]) -> Failure {
     let told = error_in(&document);
     let error = told.unwrap_or(&document);
     if by_status == Code::UpstreamModel && told.is_none() && precise(Some(head.status), error).is_none() {
-        let mut failure = refused::failure(head, Code::UpstreamRejected, None);
-        failure.message = "the provider does not know the path: is base_url right? (HTTP 404)".into();
-        return failure;
+        return refused::unknown_path(head);
     }
     let code = precise(Some(head.status), error).unwrap_or(by_status);
     with_param(refused::failure(head, code, asked_ms(error)), error)
@@ -266,12 +264,16 @@ fn by_phrase(status: Option<u16>, error: &Value) -> Option<Code> {
     if status == Some(429) {
         return None;
     }
-    let message = error.as_str().or_else(|| json::text(error, "message"))?;
-    let message: String = message.chars().take(MESSAGE_SEARCHED_MAX).collect();
-    let message = message.to_ascii_lowercase();
+    let message = message(error)?;
     let says = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     let found = PHRASES.iter().find(|(_, phrases)| says(phrases)).map(|(code, _)| *code);
     found.or_else(|| (message.contains("model") && says(MODEL_PHRASES)).then_some(Code::UpstreamModel))
+}
+
+/// What an error says to people: the beginning, in lower case, to be searched and not to be quoted.
+pub(in crate::providers) fn message(error: &Value) -> Option<String> {
+    let message = error.as_str().or_else(|| json::text(error, "message"))?;
+    Some(message.chars().take(MESSAGE_SEARCHED_MAX).map(|char| char.to_ascii_lowercase()).collect())
 }
 
 /// The pause that an error asks for.

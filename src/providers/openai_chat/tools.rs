@@ -15,9 +15,9 @@ use crate::failure::{Code, Failure};
 use crate::providers::{Piece, json};
 
 /// More calls than this are no answer.
-const CALLS_MAX: usize = 128;
+pub(in crate::providers) const CALLS_MAX: usize = 128;
 /// What the arguments of all calls may take together.
-const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
+pub(in crate::providers) const ARGUMENTS_BYTES_MAX: usize = 1024 * 1024;
 
 /// The calls of one answer.
 #[derive(Debug, Default)]
@@ -201,7 +201,8 @@ impl<'v> Part<'v> {
     }
 }
 
-fn piece<'a>(index: u32, id: &'a str, name: &'a str, news: &'a str) -> Piece<'a> {
+/// A piece of a call, as clients are told it.
+pub(in crate::providers) fn piece<'a>(index: u32, id: &'a str, name: &'a str, news: &'a str) -> Piece<'a> {
     let (id, name, arguments_delta) = (id.into(), name.into(), news.into());
     Piece::Event(Event::ToolCallPiece { index, id, name, arguments_delta })
 }
