@@ -1,8 +1,9 @@
 //! Pacer: decides when ONE provider may be called again.
 //!
-//! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] has the decisions).
-//! Answers callers; sends nothing to other actors; does no I/O.
+//! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] has the decisions), and
+//! learns from what becomes of the calls ([`adapt`]). Answers callers; sends nothing to other actors; does no I/O.
 
+mod adapt;
 pub mod schedule;
 #[cfg(test)]
 mod tests;
@@ -36,10 +37,21 @@ pub struct Acquire {
     pub org: OrgId,
     /// How long the caller is willing to wait.
     pub wait_max: Duration,
+    /// Where in its organisation's line it waits.
+    pub line: Line,
     /// Gets the permit, when there is a wait.
     pub reply: oneshot::Sender<Result<Permit, QueueTimeout>>,
     /// Gets the place in the queue, at most twice a second.
     pub place: watch::Sender<Option<QueuePlace>>,
+}
+
+/// Where in its organisation's line a caller waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// Behind those who have come before.
+    Back,
+    /// Before everybody: it has been served already, and the provider refused its call for the rate.
+    Front,
 }
 
 /// The first answer to [`Acquire`].
@@ -58,16 +70,37 @@ pub struct QueueTimeout;
 /// A held permission; dropping it frees the slot, on success, error, cancel and panic alike.
 #[derive(Debug)]
 pub struct Permit {
-    pacer: Recipient<Released>,
+    pacer: Addr<Pacer>,
     count: InFlight,
     granted: Instant,
     used: bool,
+    outcome: Outcome,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing that says anything about the provider.
+    Unknown,
+    /// The provider refused it because there were too many, and asked for this pause.
+    Throttled(Option<Duration>),
 }
 
 impl Permit {
     /// Says that the provider is being called, so that the token is spent.
     pub fn used(&mut self) {
         self.used = true;
+    }
+
+    /// Says that the provider has accepted the call: it did not come too fast.
+    #[expect(clippy::disallowed_methods, reason = "one message for each call; calls are paced")]
+    pub fn accepted(&self) {
+        self.pacer.do_send(Accepted { granted: self.granted });
+    }
+
+    /// Gives the permit back: the provider refused the call because there were too many.
+    pub fn throttled(mut self, retry_after: Option<Duration>) {
+        self.outcome = Outcome::Throttled(retry_after);
     }
 }
 
@@ -88,6 +121,14 @@ impl InFlight {
 struct Released {
     granted: Instant,
     used: bool,
+    outcome: Outcome,
+}
+
+/// Private: the provider has accepted a call.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+struct Accepted {
+    granted: Instant,
 }
 
 /// Changes the limits; what is `None`, or no limit at all (0, say), stays. Answers with the new status.
@@ -154,7 +195,13 @@ impl Pacer {
 
     fn permit(&self, ctx: &Context<Self>) -> Permit {
         self.count.0.fetch_add(1, Ordering::Relaxed);
-        Permit { pacer: ctx.address().recipient(), count: self.count.clone(), granted: Instant::now(), used: false }
+        Permit {
+            pacer: ctx.address(),
+            count: self.count.clone(),
+            granted: Instant::now(),
+            used: false,
+            outcome: Outcome::Unknown,
+        }
     }
 
     /// Serves whoever may go, dismisses whoever waited too long, and sets the clock for the next time.
@@ -212,7 +259,7 @@ impl Pacer {
         Status {
             provider: self.provider.clone(),
             rps: limits.rps,
-            effective_rps: limits.rps,
+            effective_rps: self.schedule.applied().rps,
             concurrency: limits.concurrency,
             burst: limits.burst,
             in_flight: self.schedule.in_flight(),
@@ -229,10 +276,14 @@ impl Handler<Acquire> for Pacer {
     type Result = Result<Admitted, QueueFull>;
 
     fn handle(&mut self, ask: Acquire, ctx: &mut Context<Self>) -> Self::Result {
-        let Acquire { org, wait_max, reply, place } = ask;
+        let Acquire { org, wait_max, line, reply, place } = ask;
         let now = Instant::now();
         self.advance(ctx);
-        self.schedule.enqueue(&org, Caller { reply, place }, now + wait_max, now)?;
+        let (caller, expires) = (Caller { reply, place }, now + wait_max);
+        match line {
+            Line::Back => self.schedule.enqueue(&org, caller, expires, now)?,
+            Line::Front => self.schedule.put_back(&org, caller, expires),
+        }
         if self.schedule.queued() == 1 && self.schedule.grant(now).is_some() {
             return Ok(Admitted::Granted(self.permit(ctx)));
         }
@@ -245,12 +296,21 @@ impl Handler<Released> for Pacer {
     type Result = ();
 
     fn handle(&mut self, released: Released, ctx: &mut Context<Self>) {
-        let Released { granted, used } = released;
-        if used {
-            self.schedule.learn_hold(granted.elapsed());
-        } else {
-            self.schedule.refund(granted, Instant::now());
+        let Released { granted, used, outcome } = released;
+        match outcome {
+            Outcome::Throttled(retry_after) => self.schedule.throttled(granted, retry_after, Instant::now()),
+            Outcome::Unknown if used => self.schedule.learn_hold(granted.elapsed()),
+            Outcome::Unknown => self.schedule.refund(granted, Instant::now()),
         }
+        self.advance(ctx);
+    }
+}
+
+impl Handler<Accepted> for Pacer {
+    type Result = ();
+
+    fn handle(&mut self, accepted: Accepted, ctx: &mut Context<Self>) {
+        self.schedule.accepted(accepted.granted, Instant::now());
         self.advance(ctx);
     }
 }
@@ -285,6 +345,6 @@ impl Drop for Permit {
     #[expect(clippy::disallowed_methods, reason = "at most `concurrency` permits exist, and a lost release would leak")]
     fn drop(&mut self) {
         self.count.0.fetch_sub(1, Ordering::Relaxed);
-        self.pacer.do_send(Released { granted: self.granted, used: self.used });
+        self.pacer.do_send(Released { granted: self.granted, used: self.used, outcome: self.outcome });
     }
 }

@@ -5,6 +5,7 @@
 //! before a request is answered, in parallel to the upstream call; `done` waits until the end is durable.
 
 mod attempt;
+mod call;
 mod ending;
 pub mod interests;
 mod joining;

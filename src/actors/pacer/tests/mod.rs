@@ -26,7 +26,7 @@ fn with_count(limits: Limits, count: &InFlight) -> Addr<Pacer> {
 async fn acquire_for(pacer: &Addr<Pacer>, org: &str, wait_max: Duration) -> Result<Permit, Refused> {
     let (reply, answer) = oneshot::channel();
     let (place, _places) = watch::channel(None);
-    let ask = Acquire { org: OrgId::new(org), wait_max, reply, place };
+    let ask = Acquire { org: OrgId::new(org), wait_max, line: Line::Back, reply, place };
     match pacer.send(ask).await.map_err(|_| Refused::Gone)?.map_err(|_| Refused::Full)? {
         Admitted::Granted(permit) => Ok(permit),
         Admitted::Queued => answer.await.map_err(|_| Refused::Gone)?.map_err(|QueueTimeout| Refused::Timeout),
@@ -108,7 +108,11 @@ async fn a_permit_that_nobody_was_left_to_take_comes_back_whole() {
     let held = acquire(&pacer).await;
     let (reply, answer) = oneshot::channel();
     let (place, _places) = watch::channel(None);
-    pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, reply, place }).await.unwrap().unwrap();
+    pacer
+        .send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place })
+        .await
+        .unwrap()
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     drop(held);
     while answer.is_empty() {
@@ -140,6 +144,44 @@ async fn a_call_that_panics_gives_its_slot_back() {
 }
 
 #[actix::test]
+async fn a_refused_call_makes_everybody_wait_and_comes_again_before_them() {
+    tokio::time::pause();
+    let pacer = pacer(Limits { rps: 10.0, burst: 5, ..LIMITS });
+    let refused = acquire(&pacer).await;
+    let began = Instant::now();
+    refused.throttled(Some(Duration::from_secs(3)));
+    let (reply, answer) = oneshot::channel();
+    let (place, _places) = watch::channel(None);
+    let waiting = pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place });
+    assert!(matches!(waiting.await.unwrap(), Ok(Admitted::Queued)));
+    let (reply, again) = oneshot::channel();
+    let (place, _places) = watch::channel(None);
+    let back = pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Front, reply, place });
+    assert!(matches!(back.await.unwrap(), Ok(Admitted::Queued)));
+
+    let (again, at) = (again.await.unwrap(), began.elapsed());
+    let (next, then) = (answer.await.unwrap(), began.elapsed());
+
+    assert!(again.is_ok() && next.is_ok());
+    assert_eq!((at.as_millis() / 10, then.as_millis() / 10), (300, 320), "at half the rate, one by one");
+    assert_eq!(status(&pacer).await.effective_rps, 5.0);
+}
+
+#[actix::test]
+async fn accepted_calls_restore_the_rate() {
+    tokio::time::pause();
+    let pacer = pacer(Limits { rps: 10.0, ..LIMITS });
+    acquire(&pacer).await.throttled(None);
+    assert_eq!(status(&pacer).await.effective_rps, 5.0);
+
+    for _ in 0..600 {
+        acquire(&pacer).await.accepted();
+    }
+
+    assert_eq!(status(&pacer).await.effective_rps, 10.0);
+}
+
+#[actix::test]
 async fn the_queue_is_bounded_and_says_when_to_come_back() {
     tokio::time::pause();
     let pacer = pacer(Limits { queue_max: 2, ..LIMITS });
@@ -151,7 +193,7 @@ async fn the_queue_is_bounded_and_says_when_to_come_back() {
         }
         let (reply, _answer) = oneshot::channel();
         let (place, _places) = watch::channel(None);
-        pacer.send(Acquire { org: OrgId::new("c"), wait_max: MINUTE, reply, place }).await.unwrap()
+        pacer.send(Acquire { org: OrgId::new("c"), wait_max: MINUTE, line: Line::Back, reply, place }).await.unwrap()
     };
 
     let (one, two, third) = futures_util::join!(one, two, third);
@@ -170,7 +212,11 @@ async fn who_waits_hears_its_place_at_once_and_then_at_most_twice_a_second() {
     for _ in 0..3 {
         let (reply, answer) = oneshot::channel();
         let (place, places) = watch::channel(None);
-        pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, reply, place }).await.unwrap().unwrap();
+        pacer
+            .send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place })
+            .await
+            .unwrap()
+            .unwrap();
         callers.push((answer, places));
     }
     let (answer, mut places) = callers.pop().unwrap();

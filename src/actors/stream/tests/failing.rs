@@ -180,6 +180,43 @@ async fn a_provider_that_says_when_to_come_back_is_obeyed() {
 }
 
 #[actix::test]
+async fn a_refusal_for_the_rate_is_no_failed_try() {
+    let house = House::build(plan(|provider| provider.retries_max = 0));
+    house.provider.plays((0..4).map(|_| Script::status(429).retry_after_ms(1_000)));
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!((heard.status(), heard.text.as_str(), house.provider.called()), ("complete", "Hello world", 5));
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn whoever_waits_while_the_provider_wants_a_pause_does_not_run_into_it() {
+    let house = House::paused();
+    house.provider.plays([Script::status(429).retry_after_ms(4_000)]);
+    let first = house.ask(&Ask::new("a")).await.unwrap();
+    sleep(millis(100)).await;
+
+    let second = house.hear(&Ask::new("b")).await;
+
+    assert_eq!((first.heard().await.status(), second.status()), ("complete", "complete"));
+    assert_eq!(house.provider.called(), 3);
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn a_refusal_for_the_rate_is_told_when_patience_ends() {
+    let house = House::build(plan(|provider| provider.queue_wait_max_ms = 3_500));
+    house.provider.plays((0..9).map(|_| Script::status(429).retry_after_ms(1_000)));
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!((heard.code(), house.provider.called()), ("upstream_rate_limit", 4));
+    assert_eq!(heard.done["error"]["retry_after_ms"], 1_000);
+    house.forgets_everything().await;
+}
+
+#[actix::test]
 async fn a_provider_that_wants_to_be_left_alone_for_long_is() {
     let house = House::paused();
     house.provider.plays([Script::status(429).retry_after_ms(3_600_000)]);
