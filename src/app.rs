@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::actors::coalescer::{self, Coalescer, Streams, Whose, tables};
 use crate::actors::guardian::{Address, Guardian, Ready};
+use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{InFlight, Pacer, schedule};
 use crate::actors::stream::Environment;
 use crate::actors::subscriber::OnDisconnect;
@@ -130,7 +131,10 @@ fn guard_pacer(guardian: &mut Guardian, provider: &Provider) -> Address<Pacer> {
     let (name, out) = (provider.name.clone(), InFlight::default());
     let config::Pace { rps, concurrency, burst } = provider.pace;
     let limits = schedule::Limits { rps, concurrency, burst, queue_max: provider.queue_max };
-    guardian.guard(format!("pacer {name}"), &address, move |link| Pacer::new(name.clone(), limits, out.clone(), link));
+    let breaker = BreakerSettings::of(provider);
+    guardian.guard(format!("pacer {name}"), &address, move |link| {
+        Pacer::new(name.clone(), limits, breaker, out.clone(), link)
+    });
     address
 }
 

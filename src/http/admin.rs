@@ -42,8 +42,6 @@ pub(super) async fn performance(api: Data<Api>, _operator: Operator, report: Que
 struct PacerRow {
     #[serde(flatten)]
     pacer: pacer::Status,
-    /// Nothing as long as no breaker watches the provider.
-    breaker: Option<&'static str>,
     http: &'static str,
     warm: usize,
 }
@@ -54,7 +52,7 @@ pub(super) async fn pacers(api: Data<Api>, _operator: Operator) -> ApiResult {
     for (name, pacer) in &api.pacers {
         let pacer = pacer.ask(pacer::Snapshot).await?;
         let (http, warm) = connections.get(name).map_or(("none", 0), |status| (status.http, status.warm));
-        rows.push(PacerRow { pacer, breaker: None, http, warm });
+        rows.push(PacerRow { pacer, http, warm });
     }
     Ok(HttpResponse::Ok().json(rows))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use load::client::{Request, Response};
 use load::mock::{Mock, Rate};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use weir::actors::pacer;
 use weir::chat::ProviderName;
@@ -141,4 +141,65 @@ async fn a_burst_beyond_the_limit_of_a_real_provider_is_answered_without_a_429()
     let row = pacers.as_array().unwrap().iter().find(|row| row["provider"] == "mock").unwrap();
     assert!(row["effective_rps"].as_f64() < Some(20.0) && row["rps"] == json!(20.0), "{row}");
     gateway.at_rest().await;
+}
+
+// --- A provider that fails again and again ------------------------------------------------------------------------
+
+/// No second tries, so that each question is one call.
+const FRAGILE: &str = "rps = 1000.0\nconcurrency = 50\nburst = 100\nretries_max = 0\n\
+                       breaker_failures = 3\nbreaker_open_ms = 5000\nheaders_timeout_ms = 2000";
+
+async fn breaker(weir: &VirtualWeir) -> Value {
+    let rows = weir.send(Request::get("/api/admin/pacers")).await.json();
+    rows.as_array().unwrap().iter().find(|row| row["provider"] == "mock").unwrap()["breaker"].clone()
+}
+
+#[test]
+fn a_provider_that_fails_is_left_alone_and_tried_again_later() {
+    in_virtual_time(async {
+        let weir = VirtualWeir::start(&virtual_config(FRAGILE)).await;
+        assert_eq!(breaker(&weir).await, "closed");
+        for (at, model) in ["server_error", "overloaded", "slow_head@hold_ms=9000"].iter().enumerate() {
+            let failed = ask(&weir, "a", &format!("question {at}"), model).await;
+            assert!(failed.error_code().unwrap().starts_with("upstream_"), "{model}");
+        }
+
+        let refused = ask(&weir, "a", "is anybody there?", "mock").await;
+
+        assert_eq!((refused.status(), refused.error_code().as_deref()), (503, Some("breaker_open")));
+        let retry_after: u64 = refused.head.header("retry-after").unwrap().parse().unwrap();
+        assert!((5..=7).contains(&retry_after));
+        assert_eq!((weir.mock.counts().calls_started, breaker(&weir).await), (3, json!("open")));
+        sleep(Duration::from_secs(retry_after)).await;
+        assert_eq!(breaker(&weir).await, "half_open");
+        assert_eq!(ask(&weir, "a", "is anybody there?", "mock").await.status(), 200);
+        assert_eq!(breaker(&weir).await, "closed");
+    });
+}
+
+#[test]
+fn what_is_the_fault_of_the_request_does_not_open_the_breaker() {
+    in_virtual_time(async {
+        let weir = VirtualWeir::start(&virtual_config(FRAGILE)).await;
+        for at in 0..4 {
+            for model in ["not_found", "auth", "quota"] {
+                ask(&weir, "a", &format!("question {at}"), model).await;
+            }
+        }
+
+        assert_eq!(ask(&weir, "a", "is anybody there?", "mock").await.status(), 200);
+    });
+}
+
+#[test]
+fn a_retry_that_meets_an_open_breaker_tells_what_the_provider_said() {
+    in_virtual_time(async {
+        let fragile = FRAGILE.replace("retries_max = 0", "retries_max = 5");
+        let weir = VirtualWeir::start(&virtual_config(&fragile)).await;
+
+        let failed = ask(&weir, "a", "hi", "overloaded").await;
+
+        assert_eq!((failed.status(), failed.error_code().as_deref()), (503, Some("upstream_overloaded")));
+        assert_eq!(weir.mock.counts().calls_started, 3);
+    });
 }

@@ -223,6 +223,12 @@ impl<W> Schedule<W> {
         expired
     }
 
+    /// Takes out everybody.
+    pub fn drain(&mut self) -> Vec<W> {
+        let waiters = self.ring.drain(..).flat_map(|line| line.waiters);
+        waiters.map(|waiter| waiter.who).collect()
+    }
+
     /// When there is something to do again, if nothing happens before.
     pub fn wake_at(&mut self, now: Instant) -> Option<Instant> {
         let expiry = self.ring.iter().flat_map(|line| &line.waiters).map(|waiter| waiter.expires).min()?;

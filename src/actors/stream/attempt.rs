@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-use crate::actors::pacer::{self, Acquire, Admitted, Line, Permit};
+use crate::actors::pacer::{Acquire, Admitted, Line, NotGranted, Permit};
 use crate::actors::target::Target;
 use crate::chat::{ChatRequest, OrgId};
 use crate::event::Finish;
@@ -87,10 +87,22 @@ impl Attempt {
     /// Makes one call and tells the pacer what became of it.
     async fn once(&self, call: Call, mut permit: Permit) -> Result<Finish, Failure> {
         let result = self.call(call, &mut permit).await;
-        if let Err(failure) = &result
-            && failure.code == Code::UpstreamRateLimit
-        {
-            permit.throttled(failure.retry_after_ms.map(millis));
+        match &result {
+            Ok(_) => permit.succeeded(),
+            Err(failure) => match failure.code {
+                Code::UpstreamRateLimit => permit.throttled(failure.retry_after_ms.map(millis)),
+                Code::UpstreamConnect
+                | Code::UpstreamDns
+                | Code::UpstreamTls
+                | Code::UpstreamTimeout
+                | Code::UpstreamStalled
+                | Code::UpstreamTruncated
+                | Code::UpstreamOverloaded
+                | Code::UpstreamError => permit.failed(),
+                // What cannot be read, is too long or met a defect may be this answer's own matter.
+                Code::UpstreamProtocol | Code::ResponseTooLarge | Code::Internal => drop(permit),
+                _ => permit.answered(),
+            },
         }
         result
     }
@@ -101,10 +113,7 @@ impl Attempt {
         let (place, mut places) = watch::channel(None);
         let pacer = self.target.pacer.get().ok_or_else(pacer_gone)?;
         let asked = pacer.send(Acquire { org: self.org.clone(), wait_max, line, reply, place }).await;
-        let admitted = asked.map_err(|_| pacer_gone())?.map_err(|full| {
-            let retry_after_ms = u64::try_from(full.retry_after.as_millis()).unwrap_or(u64::MAX);
-            Failure::new(Code::ProviderBusy, "the provider's queue is full").retry_after_ms(retry_after_ms.max(1))
-        })?;
+        let admitted = asked.map_err(|_| pacer_gone())?.map_err(not_granted)?;
         if let Some(admitted) = self.admitted.take() {
             admitted();
         }
@@ -116,9 +125,7 @@ impl Attempt {
                 biased;
                 permit = &mut answer => {
                     let permit = permit.map_err(|_| pacer_gone())?;
-                    return permit.map_err(|pacer::QueueTimeout| {
-                        Failure::new(Code::QueueTimeout, "no permit for the provider came in time")
-                    });
+                    return permit.map_err(not_granted);
                 }
                 Ok(()) = places.changed() => {
                     if let Some(place) = *places.borrow_and_update() {
@@ -167,6 +174,21 @@ impl Attempt {
 
 pub(super) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
+}
+
+fn not_granted(reason: NotGranted) -> Failure {
+    let (code, message, retry_after) = match reason {
+        NotGranted::QueueFull { retry_after } => {
+            (Code::ProviderBusy, "the provider's queue is full", Some(retry_after))
+        }
+        NotGranted::QueueTimeout => (Code::QueueTimeout, "no permit for the provider came in time", None),
+        NotGranted::BreakerOpen { retry_after } => {
+            (Code::BreakerOpen, "the provider fails again and again; it is left alone for a while", Some(retry_after))
+        }
+    };
+    let mut failure = Failure::new(code, message);
+    failure.retry_after_ms = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1));
+    failure
 }
 
 fn pacer_gone() -> Failure {

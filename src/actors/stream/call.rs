@@ -44,7 +44,7 @@ impl Attempt {
         }
         permit.accepted();
         self.phase.set(Phase::PreToken);
-        self.listen(opened, started).await
+        self.listen(opened, started, permit).await
     }
 
     async fn open(&self, call: Call) -> Result<Opened, Failure> {
@@ -78,7 +78,7 @@ impl Attempt {
     }
 
     /// Reads the answer to its terminator, under four clocks.
-    async fn listen(&self, opened: Opened, started: Instant) -> Result<Finish, Failure> {
+    async fn listen(&self, opened: Opened, started: Instant, permit: &mut Permit) -> Result<Finish, Failure> {
         let Opened { mut body, .. } = opened;
         let mut decoder = AnswerDecoder::new(&*self.target.adapter);
         let mut clocks = Clocks::new(started);
@@ -98,6 +98,9 @@ impl Attempt {
                     }
                     let flow = decoder.push(&chunk, &mut |piece| self.take(piece, &mut clocks))?;
                     self.check_size(clocks.answer_bytes)?;
+                    if clocks.content {
+                        permit.heard();
+                    }
                     if flow == Flow::Ended {
                         self.target.transport.recycle(body);
                         return Ok(decoder.finish());

@@ -1,10 +1,13 @@
 //! What the pacer promises: the actor in paused time. [`schedule`] has its decisions under random load.
 
+mod breaker;
 mod schedule;
 
 use super::*;
 
 const LIMITS: Limits = Limits { rps: 1.0, concurrency: 8, burst: 1, queue_max: 64 };
+const BREAKER: BreakerSettings =
+    BreakerSettings { failures: 2, open: Duration::from_secs(5), open_max: Duration::from_secs(60) };
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a caller of the test got.
@@ -12,6 +15,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 enum Refused {
     Full,
     Timeout,
+    /// For so many seconds.
+    Broken(u64),
     Gone,
 }
 
@@ -20,16 +25,21 @@ fn pacer(limits: Limits) -> Addr<Pacer> {
 }
 
 fn with_count(limits: Limits, count: &InFlight) -> Addr<Pacer> {
-    Pacer::new(ProviderName::new("p"), limits, count.clone(), Link::default()).start()
+    Pacer::new(ProviderName::new("p"), limits, BREAKER, count.clone(), Link::default()).start()
 }
 
 async fn acquire_for(pacer: &Addr<Pacer>, org: &str, wait_max: Duration) -> Result<Permit, Refused> {
     let (reply, answer) = oneshot::channel();
     let (place, _places) = watch::channel(None);
     let ask = Acquire { org: OrgId::new(org), wait_max, line: Line::Back, reply, place };
-    match pacer.send(ask).await.map_err(|_| Refused::Gone)?.map_err(|_| Refused::Full)? {
+    let refused = |reason| match reason {
+        NotGranted::QueueFull { .. } => Refused::Full,
+        NotGranted::QueueTimeout => Refused::Timeout,
+        NotGranted::BreakerOpen { retry_after } => Refused::Broken(retry_after.as_secs()),
+    };
+    match pacer.send(ask).await.map_err(|_| Refused::Gone)?.map_err(refused)? {
         Admitted::Granted(permit) => Ok(permit),
-        Admitted::Queued => answer.await.map_err(|_| Refused::Gone)?.map_err(|QueueTimeout| Refused::Timeout),
+        Admitted::Queued => answer.await.map_err(|_| Refused::Gone)?.map_err(refused),
     }
 }
 
@@ -198,7 +208,7 @@ async fn the_queue_is_bounded_and_says_when_to_come_back() {
 
     let (one, two, third) = futures_util::join!(one, two, third);
 
-    let retry_after = third.unwrap_err().retry_after;
+    let NotGranted::QueueFull { retry_after } = third.unwrap_err() else { panic!("not full") };
     assert!((900..=1_000).contains(&retry_after.as_millis()), "{retry_after:?}");
     assert!(one.is_ok() && two.is_ok());
 }
