@@ -5,6 +5,7 @@
 //! The order of the end: new messages are refused; running answers finish, or are interrupted when their time is over;
 //! every listener gets its `done`; the server closes its connections; the store writes what is queued and closes.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::actors::guardian::{Address, Guardian, Ready};
 use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{InFlight, Pacer, schedule};
 use crate::actors::stream::Environment;
+use crate::actors::stream::budget::RetryBudget;
 use crate::actors::subscriber::OnDisconnect;
 use crate::actors::target::Target;
 use crate::chat::ProviderName;
@@ -115,7 +117,8 @@ impl Upstream {
             let transport = make(provider, &*adapter)?;
             tokio::task::spawn_local(transport.keep_warm());
             pacers.insert(provider.name.clone(), pacer.clone());
-            let target = Target { provider: provider.clone(), adapter, transport, pacer };
+            let retries = RefCell::new(RetryBudget::new(Instant::now()));
+            let target = Target { provider: provider.clone(), adapter, transport, pacer, retries };
             targets.insert(provider.name.clone(), Rc::new(target));
         }
         let coalescer = guard_coalescer(&mut guardian, config, store, metrics.clone(), Rc::new(targets));

@@ -203,3 +203,17 @@ fn a_retry_that_meets_an_open_breaker_tells_what_the_provider_said() {
         assert_eq!(weir.mock.counts().calls_started, 3);
     });
 }
+
+#[test]
+fn retries_do_not_multiply_the_calls_to_a_provider_that_fails_everybody() {
+    in_virtual_time(async {
+        let patient = FRAGILE.replace("retries_max = 0", "retries_max = 3").replace("failures = 3", "failures = 0");
+        let weir = VirtualWeir::start(&virtual_config(&patient)).await;
+        let questions = (0..100).map(async |at| ask(&weir, "a", &format!("question {at}"), "overloaded").await);
+
+        let answers = join_all(questions).await;
+
+        assert!(answers.iter().all(|answer| answer.error_code().as_deref() == Some("upstream_overloaded")));
+        assert_eq!(weir.mock.counts().calls_started, 130, "one retry for five calls, and ten");
+    });
+}

@@ -1,7 +1,7 @@
 //! Attempt: gets one answer from a provider, in all its phases: queue, the [call](super::call), and back-off between
 //! tries. Dropping the future at any point closes the connection and gives permit and place back.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
+use super::preface::Preface;
 use crate::actors::pacer::{Acquire, Admitted, Line, NotGranted, Permit};
 use crate::actors::target::Target;
 use crate::chat::{ChatRequest, OrgId};
-use crate::event::Finish;
+use crate::event::{Event, Finish};
 use crate::failure::{Code, Failure, Phase};
 use crate::fanout::StreamLog;
 use crate::providers::Call;
@@ -29,6 +30,8 @@ pub(super) struct Attempt {
     pub(super) request: ChatRequest,
     pub(super) target: Rc<Target>,
     pub(super) log: Arc<StreamLog>,
+    /// What the present call has said before its first content.
+    pub(super) preface: RefCell<Preface>,
     /// Where the attempt stands, for whoever cancels it.
     pub(super) phase: Rc<Cell<Phase>>,
     /// Called once, when the pacer has taken the request in.
@@ -55,6 +58,7 @@ impl Attempt {
         let call = self.target.adapter.encode(&self.request)?;
         let wait_max = millis(self.target.provider.queue_wait_max_ms);
         let deadline = Instant::now() + wait_max;
+        self.target.retries.borrow_mut().called(Instant::now());
         let (mut tries, mut line, mut wait) = (0, Line::Back, wait_max);
         let mut last = None;
         loop {
@@ -65,11 +69,17 @@ impl Attempt {
                 Err(failure) => return Err(last.unwrap_or_else(|| self.describe(failure))),
             };
             let failure = match self.once(call.clone(), permit).await {
-                Ok(finish) => return Ok(finish),
+                Ok(finish) => {
+                    self.say_preface();
+                    return Ok(finish);
+                }
                 Err(failure) => self.describe(failure),
             };
             (line, wait) = match self.repeat(&failure, tries, deadline) {
-                Repeat::Never => return Err(failure),
+                Repeat::Never => {
+                    self.say_preface();
+                    return Err(failure);
+                }
                 Repeat::InLine => (Line::Front, deadline.saturating_duration_since(Instant::now())),
                 Repeat::After(pause) => {
                     tries += 1;
@@ -80,8 +90,23 @@ impl Attempt {
             };
             let (provider, code) = (self.target.provider.name.as_str(), failure.code.as_str());
             log::debug!(provider, tries, code; "the call is repeated");
+            self.forget_call();
             last = Some(failure);
         }
+    }
+
+    /// Lets the listeners hear what came before the first content.
+    pub(super) fn say_preface(&self) {
+        for event in self.preface.take().take() {
+            self.log.append(&event);
+        }
+    }
+
+    /// What a call without content has said is not part of the answer: the next one says its own.
+    fn forget_call(&self) {
+        self.preface.take();
+        let nothing = Event::Reset { reason: "the call is repeated".into() };
+        self.log.note(|transcript| transcript.apply(&nothing));
     }
 
     /// Makes one call and tells the pacer what became of it.
@@ -145,7 +170,7 @@ impl Attempt {
 
     /// Whether, and how, a failed call is made again.
     fn repeat(&self, failure: &Failure, tries: u32, deadline: Instant) -> Repeat {
-        let nothing_said = self.log.last_seq() == 0;
+        let nothing_said = self.log.timings().first_content.is_none();
         let unsent = matches!(failure.phase, Some(Phase::Connect)) && failure.code != Code::UpstreamProtocol;
         let is_throttled = failure.code == Code::UpstreamRateLimit;
         let may_repeat = self.request.tools.is_empty() || unsent || is_throttled;
@@ -163,7 +188,8 @@ impl Attempt {
             None => BACK_OFF * 2_u32.saturating_pow(tries),
         };
         let pause_max = millis(provider.queue_wait_max_ms).min(BACK_OFF_MAX);
-        if tries >= provider.retries_max || pause > pause_max {
+        let may_retry = tries < provider.retries_max && pause <= pause_max;
+        if !may_retry || !self.target.retries.borrow_mut().take(Instant::now()) {
             return Repeat::Never;
         }
         // Up to a quarter more, so that those who failed together do not come back together.

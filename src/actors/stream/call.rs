@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::attempt::{Attempt, millis};
 use crate::actors::pacer::Permit;
-use crate::event::Finish;
+use crate::event::{Event, Finish};
 use crate::failure::{Code, Failure, Phase};
 use crate::providers::answer::AnswerDecoder;
 use crate::providers::upstream::Opened;
@@ -128,6 +128,16 @@ impl Attempt {
                 if !clocks.content && event.is_content() {
                     clocks.content = true;
                     self.phase.set(Phase::MidStream);
+                    self.say_preface();
+                } else if !clocks.content
+                    && let Some(bytes) = self.preface.borrow_mut().hold(&event)
+                {
+                    clocks.answer_bytes += bytes;
+                    if let Event::Usage { usage } = event {
+                        // Told at the end even if no content comes any more.
+                        self.log.note(|transcript| transcript.usage = Some(usage));
+                    }
+                    return;
                 }
                 clocks.answer_bytes = self.log.append(&event);
                 if clocks.checkpoint_due.is_none() {

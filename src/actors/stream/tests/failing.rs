@@ -238,6 +238,40 @@ async fn nothing_is_tried_again_once_content_has_been_heard() {
     house.forgets_everything().await;
 }
 
+#[actix::test]
+async fn what_is_no_content_forbids_no_retry_and_is_heard_once() {
+    let house = House::paused();
+    let preface = Step::Line(r#"{"cite":"https://example.org"}"#);
+    house.provider.plays([
+        Script::new([preface.clone(), Step::Line(r#"{"opaque":"old"}"#), Step::Lose]),
+        Script::new([preface, Step::Line(r#"{"opaque":"new"}"#), text("a"), Step::End]),
+    ]);
+    let listener = house.ask(&Ask::new("hi")).await.unwrap();
+    let log = listener.attachment.as_ref().unwrap().subscription().log.clone();
+
+    let heard = listener.heard().await;
+
+    assert_eq!((heard.status(), heard.text.as_str(), house.provider.called()), ("complete", "a", 2));
+    let frames = String::from_utf8(heard.frames).unwrap();
+    assert_eq!((frames.matches("event: citation").count(), frames.matches("event: delta").count()), (1, 1));
+    assert!(frames.find("citation") < frames.find("delta"), "in the order of the answer");
+    let transcript = log.transcript();
+    assert_eq!((transcript.citations.len(), transcript.opaque), (1, vec![Value::from("new")]));
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn what_came_before_a_final_failure_is_not_lost() {
+    let house = House::build(plan(|provider| provider.retries_max = 0));
+    house.provider.plays([Script::new([Step::Line(r#"{"cite":"https://example.org"}"#), Step::Lose])]);
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!(heard.code(), "upstream_truncated");
+    assert!(String::from_utf8(heard.frames).unwrap().contains("https://example.org"));
+    house.forgets_everything().await;
+}
+
 #[test]
 fn a_request_with_tools_that_may_have_been_heard_is_not_repeated() {
     for (error, calls) in [(TransportError::Lost, 1), (TransportError::Connect, 2), (TransportError::Dns, 2)] {

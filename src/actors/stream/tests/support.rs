@@ -214,6 +214,7 @@ impl House {
             adapter: Arc::new(Dialect),
             transport: provider.clone(),
             pacer: pacers,
+            retries: RefCell::new(budget::RetryBudget::new(Instant::now())),
         });
         let environment = Rc::new(Environment {
             store: store.clone(),
