@@ -5,6 +5,7 @@
 //! The order of the end: new messages are refused; running answers finish, or are interrupted when their time is over;
 //! every listener gets its `done`; the server closes its connections; the store writes what is queued and closes.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,8 +21,10 @@ use tokio::time::Instant;
 
 use crate::actors::coalescer::{self, Coalescer, Streams, Whose, tables};
 use crate::actors::guardian::{Address, Guardian, Ready};
+use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{InFlight, Pacer, schedule};
 use crate::actors::stream::Environment;
+use crate::actors::stream::budget::RetryBudget;
 use crate::actors::subscriber::OnDisconnect;
 use crate::actors::target::Target;
 use crate::chat::ProviderName;
@@ -111,7 +114,8 @@ impl Upstream {
             let transport = make(provider, &*adapter)?;
             tokio::task::spawn_local(transport.keep_warm());
             pacers.insert(provider.name.clone(), pacer.clone());
-            let target = Target { provider: provider.clone(), adapter, transport, pacer };
+            let retries = RefCell::new(RetryBudget::new(Instant::now()));
+            let target = Target { provider: provider.clone(), adapter, transport, pacer, retries };
             targets.insert(provider.name.clone(), Rc::new(target));
         }
         let coalescer = guard_coalescer(&mut guardian, config, store, metrics.clone(), Rc::new(targets));
@@ -127,7 +131,10 @@ fn guard_pacer(guardian: &mut Guardian, provider: &Provider) -> Address<Pacer> {
     let (name, out) = (provider.name.clone(), InFlight::default());
     let config::Pace { rps, concurrency, burst } = provider.pace;
     let limits = schedule::Limits { rps, concurrency, burst, queue_max: provider.queue_max };
-    guardian.guard(format!("pacer {name}"), &address, move |link| Pacer::new(name.clone(), limits, out.clone(), link));
+    let breaker = BreakerSettings::of(provider);
+    guardian.guard(format!("pacer {name}"), &address, move |link| {
+        Pacer::new(name.clone(), limits, breaker, out.clone(), link)
+    });
     address
 }
 

@@ -101,6 +101,9 @@ impl From<&Provider> for ProviderTable {
             warm_connections: Some(provider.warm_connections),
             ca_file: Some(provider.ca_file.clone().unwrap_or_default()),
             retries_max: Some(provider.retries_max),
+            breaker_failures: Some(provider.breaker_failures),
+            breaker_open_ms: Some(provider.breaker_open_ms),
+            breaker_open_max_ms: Some(provider.breaker_open_max_ms),
             fallback: Some(provider.fallback.iter().map(|route| route.to_string()).collect()),
         }
     }

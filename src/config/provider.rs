@@ -71,6 +71,12 @@ pub struct Provider {
     pub ca_file: Option<PathBuf>,
     /// How often a failed call is repeated before any content has come.
     pub retries_max: u32,
+    /// Failures in a row after which the provider is left alone; 0: it never is.
+    pub breaker_failures: u32,
+    /// How long it is left alone at first, in milliseconds; twice as long each time that it has not recovered.
+    pub breaker_open_ms: u64,
+    /// The longest that it is left alone, in milliseconds.
+    pub breaker_open_max_ms: u64,
     /// Where requests go when this provider fails, in order.
     pub fallback: Vec<Route>,
 }
@@ -179,6 +185,9 @@ pub(super) struct ProviderTable {
     pub(super) warm_connections: Option<usize>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) retries_max: Option<u32>,
+    pub(super) breaker_failures: Option<u32>,
+    pub(super) breaker_open_ms: Option<u64>,
+    pub(super) breaker_open_max_ms: Option<u64>,
     pub(super) fallback: Option<Vec<String>>,
 }
 
@@ -192,6 +201,8 @@ impl Table for ProviderTable {
             ("ttft_timeout_ms", self.ttft_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("total_timeout_ms", self.total_timeout_ms),
+            ("breaker_open_ms", self.breaker_open_ms),
+            ("breaker_open_max_ms", self.breaker_open_max_ms),
         ];
         for (key, wait) in waits {
             check_range(key, &WAIT_MS, wait, wrong);
@@ -199,6 +210,7 @@ impl Table for ProviderTable {
         check_range("queue_max", &(0..=1_000_000), self.queue_max, wrong);
         check_range("warm_connections", &(0..=1_000), self.warm_connections, wrong);
         check_range("retries_max", &(0..=10), self.retries_max, wrong);
+        check_range("breaker_failures", &(0..=1_000), self.breaker_failures, wrong);
     }
 }
 
@@ -249,6 +261,9 @@ impl ProviderTable {
             warm_connections: self.warm_connections.unwrap_or(if dialect == Dialect::Demo { 0 } else { 2 }),
             ca_file: self.ca_file.filter(|path| !path.as_os_str().is_empty()),
             retries_max: self.retries_max.unwrap_or(2),
+            breaker_failures: self.breaker_failures.unwrap_or(5),
+            breaker_open_ms: self.breaker_open_ms.unwrap_or(5_000),
+            breaker_open_max_ms: self.breaker_open_max_ms.unwrap_or(300_000),
             fallback: self.fallback.iter().flatten().filter_map(|route| parse_route(route)).collect(),
         })
     }

@@ -44,8 +44,6 @@ pub(super) async fn performance(api: Data<Api>, _operator: Operator, report: Que
 pub(super) struct PacerRow {
     #[serde(flatten)]
     pacer: pacer::Status,
-    /// Nothing as long as no breaker watches the provider.
-    breaker: Option<&'static str>,
     http: &'static str,
     warm: usize,
 }
@@ -61,7 +59,7 @@ pub(super) async fn pacer_rows(api: &Api) -> ApiResult<Vec<PacerRow>> {
     for (name, pacer) in &api.pacers {
         let pacer = pacer.ask(pacer::Snapshot).await?;
         let (http, warm) = connections.get(name).map_or(("none", 0), |status| (status.http, status.warm));
-        rows.push(PacerRow { pacer, breaker: None, http, warm });
+        rows.push(PacerRow { pacer, http, warm });
     }
     Ok(rows)
 }

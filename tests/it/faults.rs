@@ -7,9 +7,10 @@ use tokio::time::timeout;
 use crate::support::done;
 use crate::support::gateway::{Gateway, PATIENCE, message};
 
-/// Clocks that ring within a test, and no second tries.
+/// Clocks that ring within a test, and no second tries. What the mock refuses for the rate waits for a second.
 const IMPATIENT: &str = "rps = 10000.0\nconcurrency = 1000\nburst = 1000\nretries_max = 0\n\
-                         connect_timeout_ms = 500\nheaders_timeout_ms = 400\nttft_timeout_ms = 700\nidle_timeout_ms = 500";
+                         connect_timeout_ms = 500\nheaders_timeout_ms = 400\nttft_timeout_ms = 700\nidle_timeout_ms = 500\n\
+                         queue_wait_max_ms = 1500\nbreaker_failures = 0";
 
 /// The model, the code, the phase.
 const FAULTS: [(&str, &str, &str); 22] = [

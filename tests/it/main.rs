@@ -29,6 +29,8 @@ mod sockets;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod survival;
+#[cfg(test)]
 mod threads;
 #[cfg(test)]
 mod tidy;

@@ -176,7 +176,14 @@ impl Handler<Ended> for Coalescer {
         let running = self.streams.borrow_mut().remove(&news.stream);
         let weight = running.map_or(0, |running| running.log.footprint());
         // A shed request says nothing about the next identical one.
-        let shed = [Code::ProviderBusy, Code::QueueTimeout, Code::Interrupted, Code::Internal, Code::Storage];
+        let shed = [
+            Code::ProviderBusy,
+            Code::QueueTimeout,
+            Code::BreakerOpen,
+            Code::Interrupted,
+            Code::Internal,
+            Code::Storage,
+        ];
         let failure = news.failure.filter(|failure| !shed.contains(&failure.code));
         self.tables.ended(&news.stream, failure, news.retain.then_some(weight), Instant::now());
     }

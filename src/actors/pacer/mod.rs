@@ -1,12 +1,15 @@
 //! Pacer: decides when ONE provider may be called again.
 //!
-//! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] has the decisions).
-//! Answers callers; sends nothing to other actors; does no I/O.
+//! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] has the decisions), and
+//! learns from what becomes of the calls ([`adapt`], [`breaker`]). Answers callers; sends nothing to other actors; does no I/O.
 
+mod adapt;
+pub mod breaker;
 pub mod schedule;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,6 +19,7 @@ use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use self::breaker::{Breaker, BreakerSettings, BreakerState, Pass, Probe};
 use self::schedule::{Limits, QueueFull, Schedule};
 use super::guardian::Link;
 use crate::chat::{OrgId, ProviderName};
@@ -30,16 +34,27 @@ const PLACE_INTERVAL: Duration = Duration::from_millis(500);
 ///
 /// The message carries the reply channels of those who wait, so the pacer sees that a caller has left.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<Admitted, QueueFull>")]
+#[rtype(result = "Result<Admitted, NotGranted>")]
 pub struct Acquire {
     /// Whose turn it takes; organisations are served in turn.
     pub org: OrgId,
     /// How long the caller is willing to wait.
     pub wait_max: Duration,
+    /// Where in its organisation's line it waits.
+    pub line: Line,
     /// Gets the permit, when there is a wait.
-    pub reply: oneshot::Sender<Result<Permit, QueueTimeout>>,
+    pub reply: oneshot::Sender<Result<Permit, NotGranted>>,
     /// Gets the place in the queue, at most twice a second.
     pub place: watch::Sender<Option<QueuePlace>>,
+}
+
+/// Where in its organisation's line a caller waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// Behind those who have come before.
+    Back,
+    /// Before everybody: it has been served already, and the provider refused its call for the rate.
+    Front,
 }
 
 /// The first answer to [`Acquire`].
@@ -51,23 +66,93 @@ pub enum Admitted {
     Queued,
 }
 
-/// The caller waited as long as it may.
+/// Why a caller may not call the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QueueTimeout;
+pub enum NotGranted {
+    /// It cannot even wait.
+    QueueFull {
+        /// When a place is likely to be free.
+        retry_after: Duration,
+    },
+    /// It waited as long as it may.
+    QueueTimeout,
+    /// The provider fails so often that it is left alone.
+    BreakerOpen {
+        /// When somebody may try it again.
+        retry_after: Duration,
+    },
+}
+
+impl From<QueueFull> for NotGranted {
+    fn from(QueueFull { retry_after }: QueueFull) -> Self {
+        NotGranted::QueueFull { retry_after }
+    }
+}
 
 /// A held permission; dropping it frees the slot, on success, error, cancel and panic alike.
 #[derive(Debug)]
 pub struct Permit {
-    pacer: Recipient<Released>,
+    pacer: Addr<Pacer>,
     count: InFlight,
     granted: Instant,
     used: bool,
+    outcome: Outcome,
+    probe: Option<Probe>,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Nothing that says anything about the provider.
+    Unknown,
+    /// The provider refused it because there were too many, and asked for this pause.
+    Throttled(Option<Duration>),
+    /// The provider refused it for what it is.
+    Answered,
+    /// The answer is whole.
+    Succeeded,
+    /// The provider failed.
+    Failed,
 }
 
 impl Permit {
     /// Says that the provider is being called, so that the token is spent.
     pub fn used(&mut self) {
         self.used = true;
+    }
+
+    /// Says that the provider has accepted the call: it did not come too fast.
+    #[expect(clippy::disallowed_methods, reason = "one message for each call; calls are paced")]
+    pub fn accepted(&self) {
+        self.pacer.do_send(Accepted { granted: self.granted });
+    }
+
+    /// Says that content has come: a provider that was given up is back.
+    #[expect(clippy::disallowed_methods, reason = "at most one message for each call, and one call probes at a time")]
+    pub fn heard(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            self.pacer.do_send(Heard(probe));
+        }
+    }
+
+    /// Gives the permit back: the answer is whole.
+    pub fn succeeded(mut self) {
+        self.outcome = Outcome::Succeeded;
+    }
+
+    /// Gives the permit back: the provider refused the call for what it is.
+    pub fn answered(mut self) {
+        self.outcome = Outcome::Answered;
+    }
+
+    /// Gives the permit back: the provider failed.
+    pub fn failed(mut self) {
+        self.outcome = Outcome::Failed;
+    }
+
+    /// Gives the permit back: the provider refused the call because there were too many.
+    pub fn throttled(mut self, retry_after: Option<Duration>) {
+        self.outcome = Outcome::Throttled(retry_after);
     }
 }
 
@@ -88,6 +173,20 @@ impl InFlight {
 struct Released {
     granted: Instant,
     used: bool,
+    outcome: Outcome,
+    probe: Option<Probe>,
+}
+
+/// Private: the call that finds out whether the provider is back has content.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Heard(Probe);
+
+/// Private: the provider has accepted a call.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+struct Accepted {
+    granted: Instant,
 }
 
 /// Changes the limits; what is `None`, or no limit at all (0, say), stays. Answers with the new status.
@@ -124,6 +223,8 @@ pub struct Status {
     pub in_flight: usize,
     /// Callers that wait.
     pub queued: usize,
+    /// Whether the provider is left alone because it fails.
+    pub breaker: BreakerState,
 }
 
 // --- Actor ------------------------------------------------------------------
@@ -132,6 +233,7 @@ pub struct Status {
 pub struct Pacer {
     provider: ProviderName,
     schedule: Schedule<Caller>,
+    breaker: Breaker,
     count: InFlight,
     timer: Option<(Instant, SpawnHandle)>,
     places_told: Option<Instant>,
@@ -141,20 +243,29 @@ pub struct Pacer {
 /// A caller that waits.
 #[derive(Debug)]
 struct Caller {
-    reply: oneshot::Sender<Result<Permit, QueueTimeout>>,
+    reply: oneshot::Sender<Result<Permit, NotGranted>>,
     place: watch::Sender<Option<QueuePlace>>,
+    probe: Option<Probe>,
 }
 
 impl Pacer {
     /// A pacer with a full bucket. `count` says how many permits are out already.
-    pub fn new(provider: ProviderName, limits: Limits, count: InFlight, link: Link) -> Self {
+    pub fn new(provider: ProviderName, limits: Limits, breaker: BreakerSettings, count: InFlight, link: Link) -> Self {
         let schedule = Schedule::new(limits, count.get(), Instant::now());
-        Self { provider, schedule, count, timer: None, places_told: None, _link: link }
+        let breaker = Breaker::new(breaker);
+        Self { provider, schedule, breaker, count, timer: None, places_told: None, _link: link }
     }
 
-    fn permit(&self, ctx: &Context<Self>) -> Permit {
+    fn permit(&self, probe: Option<Probe>, ctx: &Context<Self>) -> Permit {
         self.count.0.fetch_add(1, Ordering::Relaxed);
-        Permit { pacer: ctx.address().recipient(), count: self.count.clone(), granted: Instant::now(), used: false }
+        Permit {
+            pacer: ctx.address(),
+            count: self.count.clone(),
+            granted: Instant::now(),
+            used: false,
+            outcome: Outcome::Unknown,
+            probe,
+        }
     }
 
     /// Serves whoever may go, dismisses whoever waited too long, and sets the clock for the next time.
@@ -162,10 +273,10 @@ impl Pacer {
         let now = Instant::now();
         self.schedule.set_in_flight(self.count.get());
         for caller in self.schedule.expire(now, |caller| caller.reply.is_closed()) {
-            let _ = caller.reply.send(Err(QueueTimeout));
+            let _ = caller.reply.send(Err(NotGranted::QueueTimeout));
         }
         while let Some(caller) = self.schedule.grant(now) {
-            let permit = self.permit(ctx);
+            let permit = self.permit(caller.probe, ctx);
             // A caller that leaves at this very moment drops the permit, which comes back by itself.
             let _ = caller.reply.send(Ok(permit));
         }
@@ -207,16 +318,59 @@ impl Pacer {
         });
     }
 
+    /// What a call that was made says about the provider.
+    fn learn(&mut self, released: &Released, now: Instant) {
+        let Released { granted, outcome, probe, .. } = released;
+        let was = self.breaker.state(now);
+        match outcome {
+            Outcome::Throttled(retry_after) => self.schedule.throttled(*granted, *retry_after, now),
+            _ => self.schedule.learn_hold(now.saturating_duration_since(*granted)),
+        }
+        match outcome {
+            Outcome::Unknown => {}
+            Outcome::Throttled(_) | Outcome::Answered => self.breaker.answered(probe.as_ref(), now),
+            Outcome::Succeeded => self.breaker.succeeded(probe.as_ref(), now),
+            Outcome::Failed => {
+                let chance = (RandomState::new().hash_one(0) % 1024) as f64 / 1024.0;
+                if self.breaker.failed(*granted, probe.as_ref(), now, chance) {
+                    self.dismiss_all(now);
+                }
+            }
+        }
+        self.tell_operator(was, now);
+    }
+
+    /// The breaker has opened: nobody who waits would be served well.
+    fn dismiss_all(&mut self, now: Instant) {
+        let retry_after = self.breaker.open_for(now);
+        for caller in self.schedule.drain() {
+            let _ = caller.reply.send(Err(NotGranted::BreakerOpen { retry_after }));
+        }
+    }
+
+    fn tell_operator(&self, was: BreakerState, now: Instant) {
+        let (provider, is) = (self.provider.as_str(), self.breaker.state(now));
+        match is {
+            BreakerState::Open if was != is => {
+                let open_ms = u64::try_from(self.breaker.open_for(now).as_millis()).unwrap_or(u64::MAX);
+                log::warn!(provider, open_ms; "the provider fails again and again; it is left alone");
+            }
+            BreakerState::Closed if was != is => log::info!(provider; "the provider is back"),
+            _ => {}
+        }
+    }
+
     fn status(&self) -> Status {
         let limits = self.schedule.limits();
         Status {
             provider: self.provider.clone(),
             rps: limits.rps,
-            effective_rps: limits.rps,
+            effective_rps: self.schedule.applied().rps,
             concurrency: limits.concurrency,
             burst: limits.burst,
             in_flight: self.schedule.in_flight(),
             queued: self.schedule.queued(),
+            breaker: self.breaker.state(Instant::now()),
         }
     }
 }
@@ -226,15 +380,26 @@ impl Actor for Pacer {
 }
 
 impl Handler<Acquire> for Pacer {
-    type Result = Result<Admitted, QueueFull>;
+    type Result = Result<Admitted, NotGranted>;
 
     fn handle(&mut self, ask: Acquire, ctx: &mut Context<Self>) -> Self::Result {
-        let Acquire { org, wait_max, reply, place } = ask;
+        let Acquire { org, wait_max, line, reply, place } = ask;
         let now = Instant::now();
         self.advance(ctx);
-        self.schedule.enqueue(&org, Caller { reply, place }, now + wait_max, now)?;
-        if self.schedule.queued() == 1 && self.schedule.grant(now).is_some() {
-            return Ok(Admitted::Granted(self.permit(ctx)));
+        let probe = match self.breaker.pass(now) {
+            Pass::Free => None,
+            Pass::Probing(probe) => Some(probe),
+            Pass::Refused(retry_after) => return Err(NotGranted::BreakerOpen { retry_after }),
+        };
+        let (caller, expires) = (Caller { reply, place, probe }, now + wait_max);
+        match line {
+            Line::Back => self.schedule.enqueue(&org, caller, expires, now)?,
+            Line::Front => self.schedule.put_back(&org, caller, expires),
+        }
+        if self.schedule.queued() == 1
+            && let Some(caller) = self.schedule.grant(now)
+        {
+            return Ok(Admitted::Granted(self.permit(caller.probe, ctx)));
         }
         self.advance(ctx);
         Ok(Admitted::Queued)
@@ -245,12 +410,34 @@ impl Handler<Released> for Pacer {
     type Result = ();
 
     fn handle(&mut self, released: Released, ctx: &mut Context<Self>) {
-        let Released { granted, used } = released;
-        if used {
-            self.schedule.learn_hold(granted.elapsed());
+        let now = Instant::now();
+        if released.used {
+            self.learn(&released, now);
         } else {
-            self.schedule.refund(granted, Instant::now());
+            self.schedule.refund(released.granted, now);
         }
+        // Only now may the next caller probe.
+        drop(released);
+        self.advance(ctx);
+    }
+}
+
+impl Handler<Heard> for Pacer {
+    type Result = ();
+
+    fn handle(&mut self, Heard(probe): Heard, _: &mut Context<Self>) {
+        let now = Instant::now();
+        let was = self.breaker.state(now);
+        self.breaker.answered(Some(&probe), now);
+        self.tell_operator(was, now);
+    }
+}
+
+impl Handler<Accepted> for Pacer {
+    type Result = ();
+
+    fn handle(&mut self, accepted: Accepted, ctx: &mut Context<Self>) {
+        self.schedule.accepted(accepted.granted, Instant::now());
         self.advance(ctx);
     }
 }
@@ -285,6 +472,7 @@ impl Drop for Permit {
     #[expect(clippy::disallowed_methods, reason = "at most `concurrency` permits exist, and a lost release would leak")]
     fn drop(&mut self) {
         self.count.0.fetch_sub(1, Ordering::Relaxed);
-        self.pacer.do_send(Released { granted: self.granted, used: self.used });
+        let Self { granted, used, outcome, .. } = *self;
+        self.pacer.do_send(Released { granted, used, outcome, probe: self.probe.take() });
     }
 }

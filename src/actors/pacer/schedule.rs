@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::adapt::Adapt;
 use crate::chat::OrgId;
 use crate::fanout::QueuePlace;
 
@@ -76,6 +77,8 @@ struct Line<W> {
 #[derive(Debug)]
 pub struct Schedule<W> {
     limits: Limits,
+    /// What the provider bears of them.
+    adapt: Adapt,
     /// Since when these limits hold.
     limits_since: Instant,
     bucket: Bucket,
@@ -89,7 +92,8 @@ impl<W> Schedule<W> {
     /// A full bucket, and `in_flight` calls that have been granted before.
     pub fn new(limits: Limits, in_flight: usize, now: Instant) -> Self {
         let bucket = Bucket { tokens: f64::from(limits.burst), filled: now };
-        Self { limits, limits_since: now, bucket, in_flight, ring: VecDeque::new(), hold_mean: HOLD_GUESS }
+        let (adapt, ring) = (Adapt::default(), VecDeque::new());
+        Self { limits, adapt, limits_since: now, bucket, in_flight, ring, hold_mean: HOLD_GUESS }
     }
 
     /// The present limits.
@@ -99,10 +103,31 @@ impl<W> Schedule<W> {
 
     /// Changes the limits. Calls in flight stay; fewer slots take effect as they return.
     pub fn set_limits(&mut self, limits: Limits, now: Instant) {
-        self.bucket.fill(&self.limits, now);
+        self.fill(now);
         self.limits = limits;
         self.limits_since = now;
-        self.bucket.fill(&self.limits, now);
+        self.fill(now);
+    }
+
+    /// The limits as they are applied: a provider that has refused calls for their number is called more slowly, and
+    /// evenly.
+    pub fn applied(&self) -> Limits {
+        let burst = if self.adapt.is_reduced() { 1 } else { self.limits.burst };
+        Limits { rps: self.adapt.rate(self.limits.rps), burst, ..self.limits }
+    }
+
+    /// The provider has refused the call that was granted at `granted`, because there were too many; nobody is served
+    /// until it wants calls again.
+    pub fn throttled(&mut self, granted: Instant, retry_after: Option<Duration>, now: Instant) {
+        self.fill(now);
+        self.adapt.throttled(granted, retry_after, self.limits.rps, now);
+        self.bucket.tokens = self.bucket.tokens.min(0.0);
+    }
+
+    /// The provider has accepted the call that was granted at `granted`.
+    pub fn accepted(&mut self, granted: Instant, now: Instant) {
+        self.fill(now);
+        self.adapt.accepted(granted, self.limits.rps, now);
     }
 
     /// Calls in flight.
@@ -121,12 +146,22 @@ impl<W> Schedule<W> {
         if queued >= self.limits.queue_max && !(queued == 0 && self.could_grant(now)) {
             return Err(QueueFull { retry_after: self.eta(1, now) });
         }
-        let waiter = Waiter { who, expires };
-        match self.ring.iter_mut().find(|line| line.org == *org) {
-            Some(line) => line.waiters.push_back(waiter),
-            None => self.ring.push_back(Line { org: org.clone(), waiters: VecDeque::from([waiter]) }),
-        }
+        self.line(org).push_back(Waiter { who, expires });
         Ok(())
+    }
+
+    /// Puts a caller whose call was refused for the rate back in front of its organisation's line. There is always
+    /// room: it had been taken in before, and there are no more of these than calls at once.
+    pub fn put_back(&mut self, org: &OrgId, who: W, expires: Instant) {
+        self.line(org).push_front(Waiter { who, expires });
+    }
+
+    fn line(&mut self, org: &OrgId) -> &mut VecDeque<Waiter<W>> {
+        let at = self.ring.iter().position(|line| line.org == *org).unwrap_or_else(|| {
+            self.ring.push_back(Line { org: org.clone(), waiters: VecDeque::new() });
+            self.ring.len() - 1
+        });
+        &mut self.ring[at].waiters
     }
 
     /// Takes the next caller whose turn it is, with its slot and its token.
@@ -151,15 +186,16 @@ impl<W> Schedule<W> {
     }
 
     /// A caller that was granted its permit at `granted` left before anything was sent: its token comes back, less what
-    /// has flowed in since. A bucket that had been full without that grant would have had no room for it.
+    /// has flowed in since, at the configured rate at most. A bucket that had been full without that grant would have
+    /// had no room for it.
     pub fn refund(&mut self, granted: Instant, now: Instant) {
         if granted < self.limits_since {
             return;
         }
-        self.bucket.fill(&self.limits, now);
+        self.fill(now);
         let flowed_in = now.saturating_duration_since(granted).as_secs_f64() * self.limits.rps;
         let token = (1.0 - flowed_in).max(0.0);
-        self.bucket.tokens = (self.bucket.tokens + token).min(f64::from(self.limits.burst));
+        self.bucket.tokens = (self.bucket.tokens + token).min(f64::from(self.applied().burst));
     }
 
     /// A call has held its permit for `held`; estimates follow.
@@ -187,20 +223,26 @@ impl<W> Schedule<W> {
         expired
     }
 
+    /// Takes out everybody.
+    pub fn drain(&mut self) -> Vec<W> {
+        let waiters = self.ring.drain(..).flat_map(|line| line.waiters);
+        waiters.map(|waiter| waiter.who).collect()
+    }
+
     /// When there is something to do again, if nothing happens before.
     pub fn wake_at(&mut self, now: Instant) -> Option<Instant> {
         let expiry = self.ring.iter().flat_map(|line| &line.waiters).map(|waiter| waiter.expires).min()?;
         if self.in_flight >= self.limits.concurrency {
             return Some(expiry);
         }
-        self.bucket.fill(&self.limits, now);
-        let token = now.checked_add(self.bucket.wait_for(1.0, &self.limits)).unwrap_or(expiry);
-        Some(expiry.min(token))
+        self.fill(now);
+        let token = now.checked_add(self.bucket.wait_for(1.0, &self.applied())).unwrap_or(expiry);
+        Some(expiry.min(token.max(self.adapt.paused_until(now).unwrap_or(token))))
     }
 
     /// The waiting callers in the order in which they will be served, with their places.
     pub fn places(&mut self, now: Instant) -> Vec<(&W, QueuePlace)> {
-        self.bucket.fill(&self.limits, now);
+        self.fill(now);
         let mut lines: Vec<_> = self.ring.iter().map(|line| line.waiters.iter()).collect();
         let mut order = Vec::with_capacity(self.queued());
         while !lines.is_empty() {
@@ -211,28 +253,35 @@ impl<W> Schedule<W> {
             });
         }
         let places = order.into_iter().zip(1_u32..).map(|(waiter, position)| {
-            let eta_ms = u64::try_from(self.eta_filled(position).as_millis()).unwrap_or(u64::MAX);
+            let eta_ms = u64::try_from(self.eta_filled(position, now).as_millis()).unwrap_or(u64::MAX);
             (&waiter.who, QueuePlace { position, eta_ms })
         });
         places.collect()
     }
 
     fn could_grant(&mut self, now: Instant) -> bool {
-        self.bucket.fill(&self.limits, now);
+        self.fill(now);
         // A token is there when rounding alone says that it is not.
-        self.in_flight < self.limits.concurrency && self.bucket.tokens >= 1.0 - 1e-9
+        let is_free = self.in_flight < self.limits.concurrency && self.bucket.tokens >= 1.0 - 1e-9;
+        is_free && self.adapt.paused_until(now).is_none()
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let applied = self.applied();
+        self.bucket.fill(&applied, now);
     }
 
     fn eta(&mut self, position: u32, now: Instant) -> Duration {
-        self.bucket.fill(&self.limits, now);
-        self.eta_filled(position)
+        self.fill(now);
+        self.eta_filled(position, now)
     }
 
-    /// Until the caller at `position` gets its permit: the slower one of tokens and slots.
-    fn eta_filled(&self, position: u32) -> Duration {
-        let tokens = self.bucket.wait_for(f64::from(position), &self.limits);
+    /// Until the caller at `position` gets its permit: the slowest one of tokens, slots and the provider's pause.
+    fn eta_filled(&self, position: u32, now: Instant) -> Duration {
+        let tokens = self.bucket.wait_for(f64::from(position), &self.applied());
+        let pause = self.adapt.paused_until(now).map_or(Duration::ZERO, |until| until - now);
         let returns = (self.in_flight + position as usize).saturating_sub(self.limits.concurrency);
         let slots = self.hold_mean.mul_f64(returns as f64 / self.limits.concurrency as f64);
-        tokens.max(slots)
+        tokens.max(slots).max(pause)
     }
 }

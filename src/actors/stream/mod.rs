@@ -5,15 +5,18 @@
 //! before a request is answered, in parallel to the upstream call; `done` waits until the end is durable.
 
 mod attempt;
+pub mod budget;
+mod call;
 mod ending;
 pub mod interests;
 mod joining;
 mod leaving;
+mod preface;
 mod reply;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -278,6 +281,7 @@ impl Stream {
             request,
             target: self.target.clone(),
             log: self.log.clone(),
+            preface: RefCell::default(),
             phase: self.phase.clone(),
             admitted: Some(Box::new(move || tell(&admitted, Admitted))),
             checkpoint: Box::new(move || tell(&grown, Grown)),

@@ -25,7 +25,8 @@ fn unknown_keys_are_refused_with_the_known_ones() {
                limits, providers, profiles";
     let provider = "dialect, base_url, api_key_env, models, default_model, any_model, rps, concurrency, burst, \
                     queue_max, queue_wait_max_ms, http, connect_timeout_ms, headers_timeout_ms, ttft_timeout_ms, \
-                    idle_timeout_ms, total_timeout_ms, on_cancel, warm_connections, ca_file, retries_max, fallback";
+                    idle_timeout_ms, total_timeout_ms, on_cancel, warm_connections, ca_file, retries_max, \
+                    breaker_failures, breaker_open_ms, breaker_open_max_ms, fallback";
     check("serv = 1", &[], &[&format!("f:1: serv: unknown key; expected one of {top}")]);
     check("\n[metrics]\nwindow = 1", &[], &["f:3: metrics.window: unknown key; expected window_max or alerts"]);
     check(
@@ -101,6 +102,10 @@ fn numbers_out_of_their_range_are_refused_with_the_range() {
         ("providers.openai.rps = inf", "providers.openai.rps: inf is out of range: 0.001 to 1000000 are allowed"),
         ("providers.openai.concurrency = 0", "providers.openai.concurrency: 0 is out of range: 1 to 10000 are allowed"),
         ("providers.openai.burst = 0", "providers.openai.burst: 0 is out of range: 1 to 1000000 are allowed"),
+        (
+            "providers.demo.breaker_failures = 1001",
+            "providers.demo.breaker_failures: 1001 is out of range: 0 to 1000 are allowed",
+        ),
         ("providers.demo.retries_max = 11", "providers.demo.retries_max: 11 is out of range: 0 to 10 are allowed"),
         (
             "providers.demo.queue_max = 1000001",
@@ -122,9 +127,16 @@ fn numbers_out_of_their_range_are_refused_with_the_range() {
 
 #[test]
 fn every_wait_of_a_provider_has_the_same_range() {
-    for wait in
-        ["queue_wait_max", "connect_timeout", "headers_timeout", "ttft_timeout", "idle_timeout", "total_timeout"]
-    {
+    for wait in [
+        "queue_wait_max",
+        "connect_timeout",
+        "headers_timeout",
+        "ttft_timeout",
+        "idle_timeout",
+        "total_timeout",
+        "breaker_open",
+        "breaker_open_max",
+    ] {
         let expected = format!("f:2: providers.demo.{wait}_ms: 0 is out of range: 1 to 86400000 are allowed");
         check(&format!("[providers.demo]\n{wait}_ms = 0"), &[], &[&expected]);
         check(&format!("[providers.demo]\n{wait}_ms = 86400000"), &[], &[]);

@@ -53,7 +53,15 @@ impl Gateway {
     }
 
     async fn with_all(server: &str, provider: &str, tables: &str) -> Self {
-        let mock = Mock::start().await;
+        Self::build(Mock::start().await, server, provider, tables).await
+    }
+
+    /// In front of a mock of one's own, with other keys of the provider's table.
+    pub(crate) async fn before(mock: Mock, provider: &str) -> Self {
+        Self::build(mock, "", provider, "").await
+    }
+
+    async fn build(mock: Mock, server: &str, provider: &str, tables: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("weir.db");
         let toml = config(&mock.url(), database.to_str().unwrap(), provider, tables);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream;
 use load::client::{ClientError, Connection, Events, Request, Response};
-use load::mock::{Ending, Provider};
+use load::mock::{Ending, Provider, Rate};
 use tokio::io::DuplexStream;
 use weir::app::Upstream;
 use weir::config::{self, Config};
@@ -39,10 +39,19 @@ pub(crate) struct VirtualWeir {
 impl VirtualWeir {
     /// To be called in paused time, in a `LocalSet`.
     pub(crate) async fn start(toml: &str) -> Self {
+        Self::before(Provider::new(None), toml).await
+    }
+
+    /// In front of a provider that refuses calls beyond `rate`.
+    pub(crate) async fn with_rate(toml: &str, rate: Rate) -> Self {
+        Self::before(Provider::new(Some(rate)), toml).await
+    }
+
+    async fn before(mock: Provider, toml: &str) -> Self {
         let config = Config::load(Some(("test.toml", toml)), []).unwrap_or_else(|error| panic!("{error}"));
         let store = Store::inline(&StoreOptions::default()).unwrap();
         let metrics = Arc::new(Metrics::new(&config.metrics));
-        let mock = Arc::new(Provider::new(None));
+        let mock = Arc::new(mock);
         let provider = mock.clone();
         let make = move |_: &config::Provider, _: &dyn weir::providers::Adapter| {
             Ok(Rc::new(Pipes { provider: provider.clone() }) as Rc<dyn Transport>)

@@ -1,10 +1,13 @@
 //! What the pacer promises: the actor in paused time. [`schedule`] has its decisions under random load.
 
+mod breaker;
 mod schedule;
 
 use super::*;
 
 const LIMITS: Limits = Limits { rps: 1.0, concurrency: 8, burst: 1, queue_max: 64 };
+const BREAKER: BreakerSettings =
+    BreakerSettings { failures: 2, open: Duration::from_secs(5), open_max: Duration::from_secs(60) };
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// What a caller of the test got.
@@ -12,6 +15,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 enum Refused {
     Full,
     Timeout,
+    /// For so many seconds.
+    Broken(u64),
     Gone,
 }
 
@@ -20,16 +25,21 @@ fn pacer(limits: Limits) -> Addr<Pacer> {
 }
 
 fn with_count(limits: Limits, count: &InFlight) -> Addr<Pacer> {
-    Pacer::new(ProviderName::new("p"), limits, count.clone(), Link::default()).start()
+    Pacer::new(ProviderName::new("p"), limits, BREAKER, count.clone(), Link::default()).start()
 }
 
 async fn acquire_for(pacer: &Addr<Pacer>, org: &str, wait_max: Duration) -> Result<Permit, Refused> {
     let (reply, answer) = oneshot::channel();
     let (place, _places) = watch::channel(None);
-    let ask = Acquire { org: OrgId::new(org), wait_max, reply, place };
-    match pacer.send(ask).await.map_err(|_| Refused::Gone)?.map_err(|_| Refused::Full)? {
+    let ask = Acquire { org: OrgId::new(org), wait_max, line: Line::Back, reply, place };
+    let refused = |reason| match reason {
+        NotGranted::QueueFull { .. } => Refused::Full,
+        NotGranted::QueueTimeout => Refused::Timeout,
+        NotGranted::BreakerOpen { retry_after } => Refused::Broken(retry_after.as_secs()),
+    };
+    match pacer.send(ask).await.map_err(|_| Refused::Gone)?.map_err(refused)? {
         Admitted::Granted(permit) => Ok(permit),
-        Admitted::Queued => answer.await.map_err(|_| Refused::Gone)?.map_err(|QueueTimeout| Refused::Timeout),
+        Admitted::Queued => answer.await.map_err(|_| Refused::Gone)?.map_err(refused),
     }
 }
 
@@ -108,7 +118,11 @@ async fn a_permit_that_nobody_was_left_to_take_comes_back_whole() {
     let held = acquire(&pacer).await;
     let (reply, answer) = oneshot::channel();
     let (place, _places) = watch::channel(None);
-    pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, reply, place }).await.unwrap().unwrap();
+    pacer
+        .send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place })
+        .await
+        .unwrap()
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     drop(held);
     while answer.is_empty() {
@@ -140,6 +154,44 @@ async fn a_call_that_panics_gives_its_slot_back() {
 }
 
 #[actix::test]
+async fn a_refused_call_makes_everybody_wait_and_comes_again_before_them() {
+    tokio::time::pause();
+    let pacer = pacer(Limits { rps: 10.0, burst: 5, ..LIMITS });
+    let refused = acquire(&pacer).await;
+    let began = Instant::now();
+    refused.throttled(Some(Duration::from_secs(3)));
+    let (reply, answer) = oneshot::channel();
+    let (place, _places) = watch::channel(None);
+    let waiting = pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place });
+    assert!(matches!(waiting.await.unwrap(), Ok(Admitted::Queued)));
+    let (reply, again) = oneshot::channel();
+    let (place, _places) = watch::channel(None);
+    let back = pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Front, reply, place });
+    assert!(matches!(back.await.unwrap(), Ok(Admitted::Queued)));
+
+    let (again, at) = (again.await.unwrap(), began.elapsed());
+    let (next, then) = (answer.await.unwrap(), began.elapsed());
+
+    assert!(again.is_ok() && next.is_ok());
+    assert_eq!((at.as_millis() / 10, then.as_millis() / 10), (300, 320), "at half the rate, one by one");
+    assert_eq!(status(&pacer).await.effective_rps, 5.0);
+}
+
+#[actix::test]
+async fn accepted_calls_restore_the_rate() {
+    tokio::time::pause();
+    let pacer = pacer(Limits { rps: 10.0, ..LIMITS });
+    acquire(&pacer).await.throttled(None);
+    assert_eq!(status(&pacer).await.effective_rps, 5.0);
+
+    for _ in 0..600 {
+        acquire(&pacer).await.accepted();
+    }
+
+    assert_eq!(status(&pacer).await.effective_rps, 10.0);
+}
+
+#[actix::test]
 async fn the_queue_is_bounded_and_says_when_to_come_back() {
     tokio::time::pause();
     let pacer = pacer(Limits { queue_max: 2, ..LIMITS });
@@ -151,12 +203,12 @@ async fn the_queue_is_bounded_and_says_when_to_come_back() {
         }
         let (reply, _answer) = oneshot::channel();
         let (place, _places) = watch::channel(None);
-        pacer.send(Acquire { org: OrgId::new("c"), wait_max: MINUTE, reply, place }).await.unwrap()
+        pacer.send(Acquire { org: OrgId::new("c"), wait_max: MINUTE, line: Line::Back, reply, place }).await.unwrap()
     };
 
     let (one, two, third) = futures_util::join!(one, two, third);
 
-    let retry_after = third.unwrap_err().retry_after;
+    let NotGranted::QueueFull { retry_after } = third.unwrap_err() else { panic!("not full") };
     assert!((900..=1_000).contains(&retry_after.as_millis()), "{retry_after:?}");
     assert!(one.is_ok() && two.is_ok());
 }
@@ -170,7 +222,11 @@ async fn who_waits_hears_its_place_at_once_and_then_at_most_twice_a_second() {
     for _ in 0..3 {
         let (reply, answer) = oneshot::channel();
         let (place, places) = watch::channel(None);
-        pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, reply, place }).await.unwrap().unwrap();
+        pacer
+            .send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place })
+            .await
+            .unwrap()
+            .unwrap();
         callers.push((answer, places));
     }
     let (answer, mut places) = callers.pop().unwrap();

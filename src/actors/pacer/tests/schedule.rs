@@ -32,6 +32,13 @@ enum Op {
     Pass {
         ms: u64,
     },
+    /// The provider refuses the call at this place among those that run, and its caller comes again.
+    Throttle {
+        which: usize,
+        pause_ms: Option<u64>,
+    },
+    /// The provider accepts the call at this place among those that run.
+    Accept(usize),
     /// Time passes to the very moment at which the schedule wants to be looked at.
     Wake,
 }
@@ -45,6 +52,9 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(rps, concurrency, burst)| Op::Change { rps, concurrency, burst }),
         2 => (0_u64..2_000).prop_map(|ms| Op::Pass { ms }),
         6 => Just(Op::Wake),
+        1 => (0_usize..16, prop::option::of(1_u64..4_000))
+            .prop_map(|(which, pause_ms)| Op::Throttle { which, pause_ms }),
+        2 => (0_usize..16).prop_map(Op::Accept),
     ]
 }
 
@@ -72,6 +82,8 @@ struct Watched {
     grants: Vec<(usize, Instant)>,
     rps_max: f64,
     burst_max: u32,
+    /// Nobody may be served before this.
+    paused_until: Instant,
     /// How often each organisation was served while another one waited.
     overtaken: HashMap<(usize, usize), usize>,
 }
@@ -90,6 +102,7 @@ impl Watched {
             grants: Vec::new(),
             rps_max: limits.rps,
             burst_max: limits.burst,
+            paused_until: now,
             overtaken: HashMap::new(),
         }
     }
@@ -114,6 +127,7 @@ impl Watched {
 
     fn check_grant(&mut self, caller: &Caller) {
         assert!(caller.expires > self.now, "served after its deadline");
+        assert!(self.now >= self.paused_until, "served although the provider wants a pause");
         let first = self.waiting.iter().position(|waiting| waiting.org == caller.org).unwrap();
         assert_eq!(self.waiting.remove(first).as_ref(), Some(caller), "first come, first served");
         assert!(self.running.len() < self.limits.concurrency, "more calls than allowed");
@@ -145,6 +159,13 @@ impl Watched {
                 self.burst_max = self.burst_max.max(burst);
                 self.schedule.set_limits(self.limits, self.now);
             }
+            Op::Throttle { which, pause_ms } => self.throttle(which, pause_ms),
+            Op::Accept(which) => {
+                if let Some(caller) = self.running.get(which) {
+                    let granted = self.granted(caller.id);
+                    self.schedule.accepted(granted, self.now);
+                }
+            }
             Op::Pass { ms } => self.now += Duration::from_millis(ms),
             Op::Wake => return self.wake(),
         }
@@ -161,12 +182,37 @@ impl Watched {
         let taken = self.schedule.enqueue(&name, caller.clone(), caller.expires, self.now);
         assert_eq!(taken.is_err(), was_full);
         if taken.is_ok() {
-            for other in 0..ORGS.len() {
-                if !self.waiting.iter().any(|waiting| waiting.org == org) {
-                    self.overtaken.remove(&(org, other));
-                }
-            }
+            self.newcomer(org);
             self.waiting.push_back(caller);
+        }
+    }
+
+    fn granted(&self, id: usize) -> Instant {
+        self.grants.iter().find(|(granted, _)| *granted == id).unwrap().1
+    }
+
+    fn throttle(&mut self, which: usize, pause_ms: Option<u64>) {
+        if which >= self.running.len() {
+            return;
+        }
+        let refused = self.running.swap_remove(which);
+        self.schedule.set_in_flight(self.running.len());
+        let pause = pause_ms.map(Duration::from_millis);
+        self.schedule.throttled(self.granted(refused.id), pause, self.now);
+        self.paused_until = self.paused_until.max(self.now + pause.unwrap_or_default());
+        let applied = self.schedule.applied().rps;
+        assert!(applied >= self.limits.rps / 16.0 * (1.0 - 1e-9), "below the floor");
+        let caller = Caller { id: self.next_id, ..refused };
+        self.next_id += 1;
+        self.schedule.put_back(&OrgId::new(ORGS[caller.org]), caller.clone(), caller.expires);
+        self.newcomer(caller.org);
+        self.waiting.push_front(caller);
+    }
+
+    /// An organisation without a caller that waits has one now.
+    fn newcomer(&mut self, org: usize) {
+        if !self.waiting.iter().any(|waiting| waiting.org == org) {
+            self.overtaken.retain(|(waits, _), _| *waits != org);
         }
     }
 
@@ -194,7 +240,7 @@ impl Watched {
         };
         assert!(wake_at > self.now, "it wants to be woken although nothing has changed");
         // The schedule takes a token as there when all but the billionth part of it is.
-        let just_before = wake_at - GRAIN - Duration::from_secs_f64(2e-9 / self.limits.rps);
+        let just_before = wake_at - GRAIN - Duration::from_secs_f64(2e-9 / self.schedule.applied().rps);
         if just_before > self.now {
             self.now = just_before;
             assert!(self.schedule.grant(self.now).is_none(), "it could have served somebody earlier");

@@ -180,6 +180,43 @@ async fn a_provider_that_says_when_to_come_back_is_obeyed() {
 }
 
 #[actix::test]
+async fn a_refusal_for_the_rate_is_no_failed_try() {
+    let house = House::build(plan(|provider| provider.retries_max = 0));
+    house.provider.plays((0..4).map(|_| Script::status(429).retry_after_ms(1_000)));
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!((heard.status(), heard.text.as_str(), house.provider.called()), ("complete", "Hello world", 5));
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn whoever_waits_while_the_provider_wants_a_pause_does_not_run_into_it() {
+    let house = House::paused();
+    house.provider.plays([Script::status(429).retry_after_ms(4_000)]);
+    let first = house.ask(&Ask::new("a")).await.unwrap();
+    sleep(millis(100)).await;
+
+    let second = house.hear(&Ask::new("b")).await;
+
+    assert_eq!((first.heard().await.status(), second.status()), ("complete", "complete"));
+    assert_eq!(house.provider.called(), 3);
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn a_refusal_for_the_rate_is_told_when_patience_ends() {
+    let house = House::build(plan(|provider| provider.queue_wait_max_ms = 3_500));
+    house.provider.plays((0..9).map(|_| Script::status(429).retry_after_ms(1_000)));
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!((heard.code(), house.provider.called()), ("upstream_rate_limit", 4));
+    assert_eq!(heard.done["error"]["retry_after_ms"], 1_000);
+    house.forgets_everything().await;
+}
+
+#[actix::test]
 async fn a_provider_that_wants_to_be_left_alone_for_long_is() {
     let house = House::paused();
     house.provider.plays([Script::status(429).retry_after_ms(3_600_000)]);
@@ -198,6 +235,40 @@ async fn nothing_is_tried_again_once_content_has_been_heard() {
 
     assert_eq!(house.hear(&Ask::new("hi")).await.code(), "upstream_truncated");
     assert_eq!(house.provider.called(), 1);
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn what_is_no_content_forbids_no_retry_and_is_heard_once() {
+    let house = House::paused();
+    let preface = Step::Line(r#"{"cite":"https://example.org"}"#);
+    house.provider.plays([
+        Script::new([preface.clone(), Step::Line(r#"{"opaque":"old"}"#), Step::Lose]),
+        Script::new([preface, Step::Line(r#"{"opaque":"new"}"#), text("a"), Step::End]),
+    ]);
+    let listener = house.ask(&Ask::new("hi")).await.unwrap();
+    let log = listener.attachment.as_ref().unwrap().subscription().log.clone();
+
+    let heard = listener.heard().await;
+
+    assert_eq!((heard.status(), heard.text.as_str(), house.provider.called()), ("complete", "a", 2));
+    let frames = String::from_utf8(heard.frames).unwrap();
+    assert_eq!((frames.matches("event: citation").count(), frames.matches("event: delta").count()), (1, 1));
+    assert!(frames.find("citation") < frames.find("delta"), "in the order of the answer");
+    let transcript = log.transcript();
+    assert_eq!((transcript.citations.len(), transcript.opaque), (1, vec![Value::from("new")]));
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn what_came_before_a_final_failure_is_not_lost() {
+    let house = House::build(plan(|provider| provider.retries_max = 0));
+    house.provider.plays([Script::new([Step::Line(r#"{"cite":"https://example.org"}"#), Step::Lose])]);
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!(heard.code(), "upstream_truncated");
+    assert!(String::from_utf8(heard.frames).unwrap().contains("https://example.org"));
     house.forgets_everything().await;
 }
 

@@ -80,6 +80,9 @@ fn plan(dice: &mut Dice) -> Plan {
     if dice.one_in(2) {
         plan.on_disconnect = OnDisconnect::CancelAfter(millis(dice.roll(2_000)));
     }
+    // An open breaker keeps much from happening.
+    plan.provider.breaker_failures = [0, 0, 3][dice.roll(3) as usize];
+    plan.provider.breaker_open_ms = 500;
     plan
 }
 

@@ -7,6 +7,7 @@ use super::provider::{Dialect, Provider};
 use super::*;
 use crate::actors::coalescer::{self, Cancel, Coalescer, FindTurn, Load, Settings, Streams, Weigh, Whose, tables};
 use crate::actors::guardian::Link;
+use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{self, InFlight, Pacer};
 use crate::chat::{ChatMessage, Content, OrgId, Principal, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId};
 use crate::config;
@@ -205,13 +206,15 @@ impl House {
         let provider = Rc::new(Provider::default());
         let (name, permits) = (ProviderName::new("demo"), InFlight::default());
         let (pacers, coalescers) = (Address::default(), Address::default());
-        let pacer = Pacer::new(name.clone(), plan.pace, permits.clone(), Link::default()).start();
+        let breaker = BreakerSettings::of(&plan.provider);
+        let pacer = Pacer::new(name.clone(), plan.pace, breaker, permits.clone(), Link::default()).start();
         pacers.set(pacer.clone());
         let target = Rc::new(Target {
             provider: plan.provider,
             adapter: Arc::new(Dialect),
             transport: provider.clone(),
             pacer: pacers,
+            retries: RefCell::new(budget::RetryBudget::new(Instant::now())),
         });
         let environment = Rc::new(Environment {
             store: store.clone(),

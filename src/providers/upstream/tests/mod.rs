@@ -231,6 +231,9 @@ fn provider(base_url: String) -> config::Provider {
         warm_connections: 0,
         ca_file: None,
         retries_max: 0,
+        breaker_failures: 0,
+        breaker_open_ms: 1,
+        breaker_open_max_ms: 1,
         fallback: Vec::new(),
     }
 }

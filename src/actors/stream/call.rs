@@ -1,0 +1,208 @@
+//! Call: one call of an attempt, from the request to the last byte of its answer, under its clocks.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::attempt::{Attempt, millis};
+use crate::actors::pacer::Permit;
+use crate::event::{Event, Finish};
+use crate::failure::{Code, Failure, Phase};
+use crate::providers::answer::AnswerDecoder;
+use crate::providers::upstream::Opened;
+use crate::providers::{Call, Flow, Piece};
+
+/// A checkpoint writes the whole text, so it waits one interval longer for each such part: what is written in a second
+/// has a bound, however long the answer grows.
+const CHECKPOINT_BYTES: usize = 64 * 1024;
+/// What is read of an answer that is an error.
+const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// When the clocks of a running call were last wound up.
+struct Clocks {
+    started: Instant,
+    last_byte: Instant,
+    heard: bool,
+    content: bool,
+    answer_bytes: usize,
+    checkpoint_due: Option<Instant>,
+}
+
+impl Attempt {
+    /// Makes the call; what the answer says goes to the log.
+    pub(super) async fn call(&self, call: Call, permit: &mut Permit) -> Result<Finish, Failure> {
+        let started = Instant::now();
+        self.log.reach(|timings| timings.granted = Some(started));
+        permit.used();
+        self.phase.set(Phase::Connect);
+        let opened = self.open(call).await?;
+        self.log.reach(|timings| timings.connect_ms = opened.connect_ms);
+        if !(200..300).contains(&opened.head.status) {
+            return Err(self.refused(opened).await);
+        }
+        permit.accepted();
+        self.phase.set(Phase::PreToken);
+        self.listen(opened, started, permit).await
+    }
+
+    async fn open(&self, call: Call) -> Result<Opened, Failure> {
+        let limit = Duration::from_millis(self.target.provider.headers_timeout_ms);
+        let failure = match timeout(limit, self.target.transport.open(call)).await {
+            Ok(Ok(opened)) => return Ok(opened),
+            Ok(Err(error)) => Failure::from(error),
+            Err(_) => {
+                let message = "the provider did not begin its answer in time (headers_timeout_ms)";
+                Failure::new(Code::UpstreamTimeout, message)
+            }
+        };
+        // Unless the transport knows better, the call may have reached the provider.
+        Err(Failure { phase: failure.phase.or(Some(Phase::Headers)), ..failure })
+    }
+
+    /// Reads what the provider says about its refusal.
+    async fn refused(&self, opened: Opened) -> Failure {
+        self.phase.set(Phase::Headers);
+        let Opened { head, mut body, .. } = opened;
+        let mut text = Vec::new();
+        let limit = Duration::from_millis(self.target.provider.idle_timeout_ms);
+        while text.len() < ERROR_BODY_BYTES_MAX {
+            match timeout(limit, body.next()).await {
+                Ok(Some(Ok(bytes))) => text.extend_from_slice(&bytes),
+                Ok(Some(Err(_)) | None) | Err(_) => break,
+            }
+        }
+        text.truncate(ERROR_BODY_BYTES_MAX);
+        self.target.adapter.failure(&head, &text)
+    }
+
+    /// Reads the answer to its terminator, under four clocks.
+    async fn listen(&self, opened: Opened, started: Instant, permit: &mut Permit) -> Result<Finish, Failure> {
+        let Opened { mut body, .. } = opened;
+        let mut decoder = AnswerDecoder::new(&*self.target.adapter);
+        let mut clocks = Clocks::new(started);
+        let mut alarm = pin!(sleep_until(self.next_alarm(&clocks)));
+        loop {
+            tokio::select! {
+                biased;
+                chunk = body.next() => {
+                    let Some(chunk) = chunk else {
+                        decoder.end(&mut |piece| self.take(piece, &mut clocks))?;
+                        return Ok(decoder.finish());
+                    };
+                    let chunk = chunk.map_err(Failure::from)?;
+                    clocks.last_byte = Instant::now();
+                    if !std::mem::replace(&mut clocks.heard, true) {
+                        self.log.reach(|timings| timings.first_byte = Some(clocks.last_byte));
+                    }
+                    let flow = decoder.push(&chunk, &mut |piece| self.take(piece, &mut clocks))?;
+                    self.check_size(clocks.answer_bytes)?;
+                    if clocks.content {
+                        permit.heard();
+                    }
+                    if flow == Flow::Ended {
+                        self.target.transport.recycle(body);
+                        return Ok(decoder.finish());
+                    }
+                    // A provider that never pauses leaves the alarm no turn.
+                    if clocks.last_byte >= alarm.deadline() {
+                        self.ring(&mut clocks)?;
+                        alarm.as_mut().reset(self.next_alarm(&clocks));
+                    } else if clocks.checkpoint_due.is_some_and(|due| due < alarm.deadline()) {
+                        alarm.as_mut().reset(self.next_alarm(&clocks));
+                    }
+                }
+                () = &mut alarm => {
+                    self.ring(&mut clocks)?;
+                    alarm.as_mut().reset(self.next_alarm(&clocks));
+                }
+            }
+        }
+    }
+
+    /// Takes one piece of the answer.
+    fn take(&self, piece: Piece<'_>, clocks: &mut Clocks) {
+        match piece {
+            Piece::Event(event) => {
+                if !clocks.content && event.is_content() {
+                    clocks.content = true;
+                    self.phase.set(Phase::MidStream);
+                    self.say_preface();
+                } else if !clocks.content
+                    && let Some(bytes) = self.preface.borrow_mut().hold(&event)
+                {
+                    clocks.answer_bytes += bytes;
+                    if let Event::Usage { usage } = event {
+                        // Told at the end even if no content comes any more.
+                        self.log.note(|transcript| transcript.usage = Some(usage));
+                    }
+                    return;
+                }
+                clocks.answer_bytes = self.log.append(&event);
+                if clocks.checkpoint_due.is_none() {
+                    let steps = u32::try_from(clocks.answer_bytes / CHECKPOINT_BYTES).unwrap_or(u32::MAX);
+                    let pause = self.checkpoint_interval.saturating_mul(steps.saturating_add(1));
+                    clocks.checkpoint_due = Some(clocks.last_byte + pause);
+                }
+            }
+            Piece::Model(model) => self.log.note(|transcript| transcript.model = Some(model.to_owned())),
+            Piece::UpstreamId(id) => self.log.note(|transcript| transcript.upstream_id = Some(id.to_owned())),
+            Piece::Opaque(signature) => self.log.note(|transcript| {
+                transcript.keep_opaque(signature);
+                clocks.answer_bytes = transcript.bytes();
+            }),
+        }
+    }
+
+    fn check_size(&self, answer_bytes: usize) -> Result<(), Failure> {
+        if answer_bytes <= self.answer_bytes_max {
+            return Ok(());
+        }
+        let limit = self.answer_bytes_max;
+        Err(Failure::new(Code::ResponseTooLarge, format!("the answer exceeds {limit} bytes (answer_bytes_max)")))
+    }
+
+    fn next_alarm(&self, clocks: &Clocks) -> Instant {
+        let ttft = (!clocks.content).then(|| clocks.started + millis(self.target.provider.ttft_timeout_ms));
+        let alarms = [Some(self.idle_deadline(clocks)), Some(self.total_deadline(clocks)), ttft, clocks.checkpoint_due];
+        alarms.into_iter().flatten().min().unwrap_or_else(|| self.total_deadline(clocks))
+    }
+
+    fn idle_deadline(&self, clocks: &Clocks) -> Instant {
+        clocks.last_byte + millis(self.target.provider.idle_timeout_ms)
+    }
+
+    fn total_deadline(&self, clocks: &Clocks) -> Instant {
+        clocks.started + millis(self.target.provider.total_timeout_ms)
+    }
+
+    /// A clock has rung: saves the text, or fails the call.
+    fn ring(&self, clocks: &mut Clocks) -> Result<(), Failure> {
+        let now = Instant::now();
+        if clocks.checkpoint_due.is_some_and(|due| due <= now) {
+            clocks.checkpoint_due = None;
+            (self.checkpoint)();
+        }
+        if self.total_deadline(clocks) <= now {
+            let message = "the answer took longer than it may (total_timeout_ms)";
+            return Err(Failure::new(Code::UpstreamTimeout, message));
+        }
+        if self.idle_deadline(clocks) <= now {
+            let message = "the provider fell silent (idle_timeout_ms)";
+            return Err(Failure::new(Code::UpstreamStalled, message));
+        }
+        if !clocks.content && clocks.started + millis(self.target.provider.ttft_timeout_ms) <= now {
+            let message = "the provider sent no content in time (ttft_timeout_ms)";
+            return Err(Failure::new(Code::UpstreamTimeout, message));
+        }
+        Ok(())
+    }
+}
+
+impl Clocks {
+    fn new(started: Instant) -> Self {
+        let last_byte = Instant::now();
+        Self { started, last_byte, heard: false, content: false, answer_bytes: 0, checkpoint_due: None }
+    }
+}
