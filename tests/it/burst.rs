@@ -5,17 +5,17 @@ use load::client::{Arrived, text_of};
 use load::mock::expected_text;
 
 use crate::support::gateway::{Gateway, message};
+use crate::support::listener::Listener;
 use crate::support::{content, done, opening};
 
-const MODEL: &str = "text@tokens=30,gap_ms=5,first_ms=100";
+const MODEL: &str = "gate@after=0,tokens=30";
 
+/// Asks the same in all threads at once; the answer begins when everybody listens.
 async fn answers(gateway: &Gateway, threads: &[String]) -> Vec<Vec<Arrived>> {
     let body = message("hello", MODEL);
-    join_all(threads.iter().map(async |thread| {
-        let mut events = gateway.stream(thread, &body).await.unwrap();
-        events.rest().await.unwrap()
-    }))
-    .await
+    let mut listeners = join_all(threads.iter().map(|thread| gateway.stream(thread, &body))).await;
+    gateway.mock.open_gate();
+    join_all(listeners.iter_mut().map(Listener::rest)).await
 }
 
 #[actix_web::test]
@@ -70,7 +70,11 @@ async fn the_same_question_of_two_organisations_is_two_calls() {
     let path = format!("/api/threads/{}/messages", theirs.as_str().unwrap());
 
     let body = message("hello", MODEL);
-    let (first, second) = futures_util::join!(gateway.send(&ours, &body), other.post(&path, &body));
+    let both_run = async {
+        gateway.called(|counts| counts.answers_held == 2).await;
+        (0..2).for_each(|_| gateway.mock.open_gate());
+    };
+    let (first, second, ()) = futures_util::join!(gateway.send(&ours, &body), other.post(&path, &body), both_run);
 
     assert_eq!((first.status(), second.unwrap().status()), (200, 200));
     assert_eq!(gateway.mock.counts().calls_started, 2);

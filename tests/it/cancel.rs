@@ -4,22 +4,22 @@ use std::time::Duration;
 
 use load::client::text_of;
 use load::mock::expected_text;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::gateway::{Gateway, PATIENCE, message};
+use crate::support::gateway::{Gateway, message};
 use crate::support::{done, opening};
 
 /// Cancels a request in the phase that `until` waits for; gives the answer to the cancel.
-async fn cancelled_when(model: &str, until: impl AsyncFnOnce(&Gateway)) -> serde_json::Value {
+async fn cancelled_when(model: &str, until: impl AsyncFnOnce(&Gateway)) -> Value {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
     let mut body = message("hello", model);
     body["request_id"] = "the-one".into();
     let (events, cancel) = futures_util::join!(
         async {
-            let mut events = gateway.stream(&thread, &body).await.unwrap();
-            timeout(PATIENCE, events.rest()).await.unwrap().unwrap()
+            let mut events = gateway.stream(&thread, &body).await;
+            events.rest().await
         },
         async {
             until(&gateway).await;
@@ -34,15 +34,13 @@ async fn cancelled_when(model: &str, until: impl AsyncFnOnce(&Gateway)) -> serde
     assert_eq!(answer["status"], "cancelled");
     assert_eq!(answer["content"], text_of(&events), "what was delivered is what is kept");
     gateway.at_rest().await;
-    let closed = gateway.mock.wait_until(|counts| counts.calls_started == counts.calls_finished + counts.calls_aborted);
-    timeout(PATIENCE, closed).await.expect("the provider sees the abort");
     cancel.json()
 }
 
 #[actix_web::test]
 async fn before_the_head_of_the_answer() {
     let cancel = cancelled_when("slow_head@hold_ms=60000", async |gateway| {
-        gateway.mock.wait_until(|counts| counts.calls_started == 1).await;
+        gateway.called(|counts| counts.calls_started == 1).await;
     })
     .await;
 
@@ -52,7 +50,7 @@ async fn before_the_head_of_the_answer() {
 #[actix_web::test]
 async fn before_the_first_byte() {
     let cancel = cancelled_when("silent", async |gateway| {
-        gateway.mock.wait_until(|counts| counts.calls_started == 1).await;
+        gateway.called(|counts| counts.calls_started == 1).await;
     })
     .await;
 
@@ -76,8 +74,9 @@ async fn in_the_middle_of_an_answer_that_has_fallen_silent() {
 #[actix_web::test]
 async fn during_the_pause_before_another_try() {
     let cancel = cancelled_when("rate_limited@after_s=20", async |gateway| {
-        gateway.mock.wait_until(|counts| counts.calls_finished == 1).await;
-        while gateway.get("/api/admin/pacers").await.as_array().unwrap().iter().any(|pacer| pacer["in_flight"] != 0) {}
+        gateway.called(|counts| counts.calls_finished == 1).await;
+        let idle = |pacers: &Value| pacers.as_array().unwrap().iter().all(|pacer| pacer["in_flight"] == 0);
+        gateway.until("/api/admin/pacers", idle).await;
     })
     .await;
 
@@ -85,24 +84,25 @@ async fn during_the_pause_before_another_try() {
 }
 
 async fn until_text(gateway: &Gateway) {
-    while gateway.get("/api/admin/streams").await[0]["events"].as_u64().is_none_or(|events| events < 2) {}
+    let has_begun = |streams: &Value| streams[0]["events"].as_u64().is_some_and(|events| events >= 2);
+    gateway.until("/api/admin/streams", has_begun).await;
 }
 
 #[actix_web::test]
 async fn while_it_waits_in_the_queue() {
     let gateway = Gateway::with_provider("rps = 1000.0\nconcurrency = 1\nburst = 1000").await;
     let (first, second) = (gateway.thread().await, gateway.thread().await);
-    let mut running = gateway.stream(&first, &message("first", "silent")).await.unwrap();
-    running.next_named("meta").await.unwrap();
-    let mut waiting = gateway.stream(&second, &message("second", "mock")).await.unwrap();
-    let request = waiting.next_named("meta").await.unwrap().event.json()["request_id"].as_str().unwrap().to_owned();
-    let place = waiting.next_named("meta").await.unwrap().event.json();
+    let mut running = gateway.stream(&first, &message("first", "silent")).await;
+    running.next_named("meta").await;
+    let mut waiting = gateway.stream(&second, &message("second", "mock")).await;
+    let request = waiting.next_named("meta").await.event.json()["request_id"].as_str().unwrap().to_owned();
+    let place = waiting.next_named("meta").await.event.json();
     assert_eq!(place["queue"]["position"], 1);
 
     let cancel = gateway.cancel(&request).await.json();
 
     assert_eq!(cancel["upstream"], "not_started");
-    assert_eq!(done(&waiting.rest().await.unwrap())["status"], "cancelled");
+    assert_eq!(done(&waiting.rest().await)["status"], "cancelled");
     assert_eq!(gateway.mock.counts().calls_started, 1);
     drop(running);
 }
@@ -111,16 +111,17 @@ async fn while_it_waits_in_the_queue() {
 async fn one_of_many_listeners_leaves_the_others_alone() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
-    let model = "text@tokens=20,first_ms=300,gap_ms=5";
-    let mut first = gateway.stream(&thread, &message("hello", model)).await.unwrap();
-    let first_id = first.next_named("meta").await.unwrap().event.json()["request_id"].as_str().unwrap().to_owned();
-    let mut second = gateway.stream(&thread, &message("hello", model)).await.unwrap();
+    let model = "gate@after=0";
+    let mut first = gateway.stream(&thread, &message("hello", model)).await;
+    let first_id = first.next_named("meta").await.event.json()["request_id"].as_str().unwrap().to_owned();
+    let mut second = gateway.stream(&thread, &message("hello", model)).await;
 
     let cancel = gateway.cancel(&first_id).await.json();
 
     assert_eq!(cancel["upstream"], "shared");
-    assert_eq!(done(&first.rest().await.unwrap())["status"], "cancelled");
-    let rest = second.rest().await.unwrap();
+    assert_eq!(done(&first.rest().await)["status"], "cancelled");
+    gateway.mock.open_gate();
+    let rest = second.rest().await;
     assert_eq!(opening(&rest)["role"], "follower");
     assert_eq!(done(&rest)["status"], "complete");
     assert_eq!(text_of(&rest), expected_text(model, "hello"));
@@ -136,7 +137,7 @@ async fn a_cancel_that_comes_before_its_request_waits_for_it() {
     let mut body = message("hello", "mock");
     body["request_id"] = "early".into();
 
-    let events = gateway.stream(&thread, &body).await.unwrap().rest().await.unwrap();
+    let events = gateway.stream(&thread, &body).await.rest().await;
 
     assert_eq!(done(&events)["status"], "cancelled");
     assert_eq!(gateway.mock.counts().calls_started, 0);
@@ -161,8 +162,8 @@ async fn another_organisations_request_is_not_found() {
     let thread = gateway.thread().await;
     let mut body = message("hello", "silent");
     body["request_id"] = "mine".into();
-    let mut events = gateway.stream(&thread, &body).await.unwrap();
-    events.next_named("meta").await.unwrap();
+    let mut events = gateway.stream(&thread, &body).await;
+    events.next_named("meta").await;
 
     let other = gateway.client.clone().with_header("x-org-id", "other");
     let foreign = other.post("/api/threads/cancel/mine", &json!({})).await.unwrap();
@@ -177,15 +178,15 @@ async fn stopping_a_thread_withdraws_every_request_of_its_answer() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
     let body = message("hello", "silent");
-    let mut first = gateway.stream(&thread, &body).await.unwrap();
-    first.next_named("meta").await.unwrap();
-    let mut second = gateway.stream(&thread, &body).await.unwrap();
+    let mut first = gateway.stream(&thread, &body).await;
+    first.next_named("meta").await;
+    let mut second = gateway.stream(&thread, &body).await;
 
     let stop = gateway.client.post(&format!("/api/threads/{thread}/stop"), &json!({})).await.unwrap();
 
     assert_eq!(stop.json()["status"], "cancelled");
     for events in [&mut first, &mut second] {
-        assert_eq!(done(&events.rest().await.unwrap())["status"], "cancelled");
+        assert_eq!(done(&events.rest().await)["status"], "cancelled");
     }
     gateway.at_rest().await;
 }
@@ -201,16 +202,15 @@ async fn a_thousand_cancels_leave_nothing_behind() {
             body["request_id"] = format!("r-{round}-{at}").into();
             let gateway = &gateway;
             async move {
-                let mut events = gateway.stream(thread, &body).await.unwrap();
-                events.next_named("meta").await.unwrap();
+                let mut events = gateway.stream(thread, &body).await;
+                events.next_named("meta").await;
                 gateway.cancel(body["request_id"].as_str().unwrap()).await;
-                assert_eq!(done(&events.rest().await.unwrap())["status"], "cancelled");
+                assert_eq!(done(&events.rest().await)["status"], "cancelled");
             }
         });
         timeout(Duration::from_secs(60), futures_util::future::join_all(requests)).await.unwrap();
     }
 
     gateway.at_rest().await;
-    let gone = gateway.mock.wait_until(|counts| counts.connections_live == 0);
-    timeout(PATIENCE, gone).await.expect("no connection is left");
+    gateway.called(|counts| counts.connections_live == 0).await;
 }

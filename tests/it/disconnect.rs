@@ -1,9 +1,9 @@
 //! A client that leaves is noticed at once, and what happens then is what is configured.
 
 use load::client::Request;
-use tokio::time::timeout;
+use serde_json::Value;
 
-use crate::support::gateway::{FAST, Gateway, PATIENCE, message};
+use crate::support::gateway::{Gateway, message};
 
 const CANCEL_AT_ONCE: &str = "[stream]\non_disconnect = \"cancel\"\ndisconnect_grace_ms = 0";
 
@@ -11,17 +11,17 @@ const CANCEL_AT_ONCE: &str = "[stream]\non_disconnect = \"cancel\"\ndisconnect_g
 async fn last_listener_leaves(model: &str, after: &str) {
     let gateway = Gateway::with_tables(CANCEL_AT_ONCE).await;
     let thread = gateway.thread().await;
-    let mut events = gateway.stream(&thread, &message("hello", model)).await.unwrap();
-    events.next_named(after).await.unwrap();
-    gateway.mock.wait_until(|counts| counts.calls_started == 1).await;
+    let mut events = gateway.stream(&thread, &message("hello", model)).await;
+    events.next_named(after).await;
+    gateway.called(|counts| counts.calls_started == 1).await;
 
     drop(events);
 
-    let aborted = gateway.mock.wait_until(|counts| counts.calls_aborted == 1 && counts.connections_live == 0);
-    timeout(PATIENCE, aborted).await.expect("the provider sees the abort");
+    gateway.called(|counts| counts.calls_aborted == 1 && counts.connections_live == 0).await;
     gateway.at_rest().await;
-    while gateway.read(&thread).await["messages"][1]["status"] == "streaming" {}
-    assert_eq!(gateway.read(&thread).await["messages"][1]["status"], "cancelled");
+    let is_settled = |thread: &Value| thread["messages"][1]["status"] != "streaming";
+    let kept = gateway.until(&format!("/api/threads/{thread}"), is_settled).await;
+    assert_eq!(kept["messages"][1]["status"], "cancelled");
 }
 
 #[actix_web::test]
@@ -48,29 +48,34 @@ async fn a_closed_client_is_noticed_in_the_middle_of_a_fast_answer() {
 async fn the_answer_goes_on_as_long_as_somebody_listens() {
     let gateway = Gateway::with_tables(CANCEL_AT_ONCE).await;
     let thread = gateway.thread().await;
-    let body = message("hello", "text@tokens=30,gap_ms=5,first_ms=200");
-    let mut leader = gateway.stream(&thread, &body).await.unwrap();
-    leader.next_named("meta").await.unwrap();
-    let mut follower = gateway.stream(&thread, &body).await.unwrap();
+    let body = message("hello", "gate@after=0");
+    let mut leader = gateway.stream(&thread, &body).await;
+    leader.next_named("meta").await;
+    let mut follower = gateway.stream(&thread, &body).await;
+    follower.next_named("meta").await;
 
     drop(leader);
+    gateway.until_listeners(1).await;
+    gateway.mock.open_gate();
 
-    assert_eq!(crate::support::done(&follower.rest().await.unwrap())["status"], "complete");
+    assert_eq!(crate::support::done(&follower.rest().await)["status"], "complete");
     assert_eq!(gateway.mock.counts().calls_aborted, 0);
 }
 
 #[actix_web::test]
 async fn who_comes_back_within_the_grace_finds_the_answer() {
     let tables = "[stream]\non_disconnect = \"cancel\"\ndisconnect_grace_ms = 60000";
-    let gateway = Gateway::with(FAST, tables).await;
+    let gateway = Gateway::with_tables(tables).await;
     let thread = gateway.thread().await;
-    let mut events = gateway.stream(&thread, &message("hello", "text@tokens=20,first_ms=300")).await.unwrap();
-    events.next_named("meta").await.unwrap();
+    let mut events = gateway.stream(&thread, &message("hello", "gate@after=0")).await;
+    events.next_named("meta").await;
     drop(events);
+    gateway.until_listeners(0).await;
 
-    let again = gateway.client.open(Request::get(format!("/api/threads/{thread}/stream"))).await.unwrap().rest().await;
+    let mut again = gateway.open(Request::get(format!("/api/threads/{thread}/stream"))).await;
+    gateway.mock.open_gate();
 
-    assert_eq!(crate::support::done(&again.unwrap())["status"], "complete");
+    assert_eq!(crate::support::done(&again.rest().await)["status"], "complete");
 }
 
 #[actix_web::test]
@@ -85,12 +90,11 @@ async fn a_client_that_waits_for_the_whole_answer_is_noticed_too() {
     };
     tokio::select! {
         () = waiting => panic!("nothing is answered"),
-        _ = gateway.mock.wait_until(|counts| counts.calls_started == 1) => {}
+        _ = gateway.called(|counts| counts.calls_started == 1) => {}
     }
 
     drop(connection);
 
-    let aborted = gateway.mock.wait_until(|counts| counts.calls_aborted == 1);
-    timeout(PATIENCE, aborted).await.expect("the provider sees the abort");
+    gateway.called(|counts| counts.calls_aborted == 1).await;
     gateway.at_rest().await;
 }

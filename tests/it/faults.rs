@@ -2,22 +2,24 @@
 
 use load::client::text_of;
 use load::mock::expected_text;
-use tokio::time::timeout;
 
 use crate::support::done;
-use crate::support::gateway::{Gateway, PATIENCE, message};
+use crate::support::gateway::{Gateway, message};
 
-/// Clocks that ring within a test, and no second tries. What the mock refuses for the rate waits for a second.
-const IMPATIENT: &str = "rps = 10000.0\nconcurrency = 1000\nburst = 1000\nretries_max = 0\n\
-                         connect_timeout_ms = 500\nheaders_timeout_ms = 400\nttft_timeout_ms = 700\nidle_timeout_ms = 500\n\
-                         queue_wait_max_ms = 1500\nbreaker_failures = 0";
+/// No second tries, and no breaker. What the mock refuses for the rate waits for a second.
+const ONCE: &str = "rps = 10000.0\nconcurrency = 1000\nburst = 1000\nretries_max = 0\n\
+                    queue_wait_max_ms = 1500\nbreaker_failures = 0";
+
+/// A clock that rings within a test, and the only one: the model, the code, the phase.
+const SILENCES: [(&str, &str, &str, &str); 4] = [
+    ("idle_timeout_ms = 500", "stall@after=3,gap_ms=0", "upstream_stalled", "mid_stream"),
+    ("idle_timeout_ms = 500", "silent", "upstream_stalled", "pre_token"),
+    ("headers_timeout_ms = 500", "slow_head@hold_ms=3600000", "upstream_timeout", "headers"),
+    ("ttft_timeout_ms = 500", "comments@hold_ms=3600000", "upstream_timeout", "pre_token"),
+];
 
 /// The model, the code, the phase.
-const FAULTS: [(&str, &str, &str); 22] = [
-    ("stall@after=3", "upstream_stalled", "mid_stream"),
-    ("silent", "upstream_stalled", "pre_token"),
-    ("slow_head@hold_ms=5000", "upstream_timeout", "headers"),
-    ("comments@hold_ms=5000", "upstream_timeout", "pre_token"),
+const FAULTS: [(&str, &str, &str); 18] = [
     ("drop@after=3", "upstream_truncated", "mid_stream"),
     ("cut_chunk@after=3", "upstream_truncated", "mid_stream"),
     ("reset@after=3", "upstream_truncated", "mid_stream"),
@@ -38,30 +40,42 @@ const FAULTS: [(&str, &str, &str); 22] = [
     ("redirect", "upstream_redirect", "headers"),
 ];
 
+/// One fault: its code and phase, its one `done`, and what is kept.
+async fn fails(gateway: &Gateway, model: &str, code: &str, phase: &str) {
+    let thread = gateway.thread().await;
+    let events = gateway.stream(&thread, &message("hello", model)).await.rest().await;
+
+    let end = done(&events);
+    assert_eq!((&end["status"], &end["finish_reason"]), (&"error".into(), &"error".into()), "{model}");
+    assert_eq!((&end["error"]["code"], &end["error"]["phase"]), (&code.into(), &phase.into()), "{model}: {end}");
+    assert_eq!(end["error"]["provider"], "mock", "{model}");
+    let expected = if phase == "mid_stream" { expected_text(model, "hello") } else { String::new() };
+    assert_eq!(text_of(&events), expected, "{model}");
+    let answer = &gateway.read(&thread).await["messages"][1];
+    assert_eq!((&answer["status"], &answer["content"]), (&"error".into(), &expected.into()), "{model}");
+    gateway.at_rest().await;
+}
+
 #[actix_web::test]
 async fn every_fault_of_a_provider_has_its_code_and_one_done() {
-    let gateway = Gateway::with_provider(IMPATIENT).await;
+    let gateway = Gateway::with_provider(ONCE).await;
     for (model, code, phase) in FAULTS {
-        let thread = gateway.thread().await;
-        let mut events = gateway.stream(&thread, &message("hello", model)).await.unwrap();
-        let events = timeout(PATIENCE, events.rest()).await.unwrap().unwrap();
-
-        let end = done(&events);
-        assert_eq!((&end["status"], &end["finish_reason"]), (&"error".into(), &"error".into()), "{model}");
-        assert_eq!((&end["error"]["code"], &end["error"]["phase"]), (&code.into(), &phase.into()), "{model}: {end}");
-        assert_eq!(end["error"]["provider"], "mock", "{model}");
-        let expected = if phase == "mid_stream" { expected_text(model, "hello") } else { String::new() };
-        assert_eq!(text_of(&events), expected, "{model}");
-        let answer = &gateway.read(&thread).await["messages"][1];
-        assert_eq!((&answer["status"], &answer["content"]), (&"error".into(), &expected.into()), "{model}");
+        fails(&gateway, model, code, phase).await;
     }
-    gateway.at_rest().await;
     assert_eq!(gateway.mock.counts().strays, 0, "a redirect is not followed");
 }
 
 #[actix_web::test]
+async fn every_silence_of_a_provider_has_its_clock() {
+    for (clock, model, code, phase) in SILENCES {
+        let gateway = Gateway::with_provider(&format!("{ONCE}\n{clock}")).await;
+        fails(&gateway, model, code, phase).await;
+    }
+}
+
+#[actix_web::test]
 async fn what_looks_odd_but_is_whole_is_complete() {
-    let gateway = Gateway::with_provider(IMPATIENT).await;
+    let gateway = Gateway::with_provider(ONCE).await;
     for model in ["mock", "split_utf8", "drip@tokens=3", "after_done", "no_done", "comments@hold_ms=300"] {
         let thread = gateway.thread().await;
         let answer = gateway.send(&thread, &message("grüße", model)).await;
@@ -78,8 +92,7 @@ async fn an_answer_without_end_is_cut_at_the_limit() {
     let gateway = Gateway::with_tables("[stream]\nanswer_bytes_max = 100000").await;
     let thread = gateway.thread().await;
 
-    let mut events = gateway.stream(&thread, &message("hello", "endless")).await.unwrap();
-    let events = timeout(PATIENCE, events.rest()).await.unwrap().unwrap();
+    let events = gateway.stream(&thread, &message("hello", "endless")).await.rest().await;
 
     assert_eq!(done(&events)["error"]["code"], "response_too_large");
     gateway.at_rest().await;
@@ -112,7 +125,7 @@ async fn a_call_that_fails_before_any_content_is_tried_again() {
 
 #[actix_web::test]
 async fn a_failure_answers_identical_requests_for_a_while() {
-    let gateway = Gateway::with_provider(IMPATIENT).await;
+    let gateway = Gateway::with(ONCE, "[coalesce]\nerror_ttl_ms = 60000").await;
     let (first, second) = (gateway.thread().await, gateway.thread().await);
     let body = message("hello", "server_error");
 

@@ -10,13 +10,14 @@ use crate::support::{content, done, opening};
 async fn the_same_id_and_body_attach_to_the_running_answer() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
-    let mut body = message("hello", "text@tokens=20,first_ms=200");
+    let mut body = message("hello", "gate@after=0");
     body["request_id"] = "once".into();
-    let mut first = gateway.stream(&thread, &body).await.unwrap();
-    first.next_named("meta").await.unwrap();
-    let mut second = gateway.stream(&thread, &body).await.unwrap();
+    let mut first = gateway.stream(&thread, &body).await;
+    first.next_named("meta").await;
+    let mut second = gateway.stream(&thread, &body).await;
 
-    let (first, second) = (first.rest().await.unwrap(), second.rest().await.unwrap());
+    gateway.mock.open_gate();
+    let (first, second) = (first.rest().await, second.rest().await);
 
     assert_eq!(content(&first), content(&second));
     assert_eq!(opening(&second)["request_id"], "once");
@@ -38,30 +39,30 @@ async fn the_same_key_attaches_to_an_answer_that_has_ended() {
 }
 
 #[actix_web::test]
-async fn another_body_under_the_same_name_is_a_conflict() {
+async fn another_body_under_the_same_id_or_key_is_a_conflict() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
     let path = format!("/api/threads/{thread}/messages");
-    let send = async |content: &str| {
-        let mut body = message(content, "mock");
-        body["request_id"] = "r-1".into();
-        let request = Request::post(path.clone(), &body).header("idempotency-key", "k-1");
-        gateway.client.send(request).await.unwrap()
-    };
-    send("hello").await;
+    for (header, code) in [("x-request-id", "request_id_in_use"), ("idempotency-key", "idempotency_conflict")] {
+        let send = async |content: &str| {
+            let request = Request::post(path.clone(), &message(content, "mock")).header(header, "r-1");
+            gateway.client.send(request).await.unwrap()
+        };
+        assert_eq!(send("hello").await.status(), 200);
 
-    let other = send("other").await;
+        let other = send("other").await;
 
-    assert_eq!(other.status(), 409);
-    assert!(["request_id_in_use", "idempotency_conflict"].contains(&other.error_code().unwrap().as_str()));
+        assert_eq!((other.status(), other.error_code().as_deref()), (409, Some(code)), "{header}");
+    }
+    assert_eq!(gateway.mock.counts().calls_started, 2);
 }
 
 #[actix_web::test]
 async fn another_message_during_a_turn_is_a_conflict_that_names_the_running_request() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
-    let mut running = gateway.stream(&thread, &message("hello", "silent")).await.unwrap();
-    let request = running.next_named("meta").await.unwrap().event.json()["request_id"].clone();
+    let mut running = gateway.stream(&thread, &message("hello", "silent")).await;
+    let request = running.next_named("meta").await.event.json()["request_id"].clone();
 
     let other = gateway.send(&thread, &message("something else", "mock")).await;
 
@@ -78,7 +79,7 @@ async fn an_answer_made_anew_is_a_message_of_its_own() {
 
     let path = format!("/api/threads/{thread}/regenerate");
     let body = serde_json::json!({ "model": "text@tokens=3" });
-    let events = gateway.client.open(Request::post(path, &body)).await.unwrap().rest().await.unwrap();
+    let events = gateway.open(Request::post(path, &body)).await.rest().await;
 
     assert_eq!(done(&events)["status"], "complete");
     assert_eq!(text_of(&events), expected_text("text@tokens=3", "hello"));

@@ -13,12 +13,18 @@ async fn never_more_calls_at_once_than_allowed() {
     let threads = join_all((0..12).map(|_| gateway.thread())).await;
 
     let answers = threads.iter().enumerate().map(|(at, thread)| {
-        let body = message(&format!("question {at}"), "text@tokens=5,gap_ms=2");
+        let body = message(&format!("question {at}"), "gate@after=0");
         let gateway = &gateway;
         async move { gateway.send(thread, &body).await.status() }
     });
 
-    assert!(join_all(answers).await.iter().all(|status| *status == 200));
+    let once_three_run = async {
+        gateway.called(|counts| counts.answers_held == 3).await;
+        (0..12).for_each(|_| gateway.mock.open_gate());
+    };
+    let (statuses, ()) = futures_util::join!(join_all(answers), once_three_run);
+
+    assert!(statuses.iter().all(|status| *status == 200));
     assert_eq!(gateway.mock.counts().streams_peak, 3);
     gateway.at_rest().await;
 }
@@ -27,10 +33,10 @@ async fn never_more_calls_at_once_than_allowed() {
 async fn a_full_queue_is_a_429_before_the_stream_begins() {
     let gateway = Gateway::with_provider("rps = 10000.0\nconcurrency = 1\nburst = 1000\nqueue_max = 1").await;
     let threads = join_all((0..3).map(|_| gateway.thread())).await;
-    let mut running = gateway.stream(&threads[0], &message("a", "silent")).await.unwrap();
-    running.next_named("meta").await.unwrap();
-    let mut waiting = gateway.stream(&threads[1], &message("b", "silent")).await.unwrap();
-    waiting.next_named("meta").await.unwrap();
+    let mut running = gateway.stream(&threads[0], &message("a", "silent")).await;
+    running.next_named("meta").await;
+    let mut waiting = gateway.stream(&threads[1], &message("b", "silent")).await;
+    waiting.next_named("meta").await;
 
     let path = format!("/api/threads/{}/messages/stream", threads[2]);
     let refused = gateway.client.post(&path, &message("c", "silent")).await.unwrap();
@@ -46,11 +52,11 @@ async fn who_waits_too_long_is_told_so() {
     let provider = "rps = 10000.0\nconcurrency = 1\nburst = 1000\nqueue_wait_max_ms = 200";
     let gateway = Gateway::with_provider(provider).await;
     let (first, second) = (gateway.thread().await, gateway.thread().await);
-    let mut running = gateway.stream(&first, &message("a", "silent")).await.unwrap();
-    running.next_named("meta").await.unwrap();
+    let mut running = gateway.stream(&first, &message("a", "silent")).await;
+    running.next_named("meta").await;
 
-    let mut waiting = gateway.stream(&second, &message("b", "silent")).await.unwrap();
-    let end = done(&waiting.rest().await.unwrap());
+    let mut waiting = gateway.stream(&second, &message("b", "silent")).await;
+    let end = done(&waiting.rest().await);
 
     assert_eq!((&end["error"]["code"], &end["error"]["phase"]), (&json!("queue_timeout"), &json!("queue")));
     assert_eq!(gateway.mock.counts().calls_started, 1);
@@ -60,16 +66,16 @@ async fn who_waits_too_long_is_told_so() {
 async fn limits_can_be_changed_while_callers_wait() {
     let gateway = Gateway::with_provider("rps = 10000.0\nconcurrency = 1\nburst = 1000").await;
     let (first, second) = (gateway.thread().await, gateway.thread().await);
-    let mut running = gateway.stream(&first, &message("a", "silent")).await.unwrap();
-    running.next_named("meta").await.unwrap();
-    let mut waiting = gateway.stream(&second, &message("b", "mock")).await.unwrap();
-    waiting.next_named("meta").await.unwrap();
+    let mut running = gateway.stream(&first, &message("a", "silent")).await;
+    running.next_named("meta").await;
+    let mut waiting = gateway.stream(&second, &message("b", "mock")).await;
+    waiting.next_named("meta").await;
 
     let patch = Request::new("PATCH", "/api/admin/pacers/mock").json(&json!({ "concurrency": 2 }));
     let changed = gateway.client.send(patch).await.unwrap();
 
     assert_eq!((changed.status(), &changed.json()["concurrency"]), (200, &json!(2)));
-    assert_eq!(done(&waiting.rest().await.unwrap())["status"], "complete");
+    assert_eq!(done(&waiting.rest().await)["status"], "complete");
 }
 
 #[actix_web::test]

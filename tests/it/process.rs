@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use load::client::{Events, Request, text_of};
+use load::client::{Request, text_of};
 use load::mock::{Mock, expected_text};
 use load::target::{Launch, Weir};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::done;
 use crate::support::gateway::{FAST, PATIENCE, config, message};
+use crate::support::listener::Listener;
+use crate::support::{done, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_weir");
 
@@ -28,8 +28,8 @@ async fn thread(weir: &Weir) -> String {
     made.json()["id"].as_str().unwrap().to_owned()
 }
 
-async fn stream(weir: &Weir, thread: &str, body: &Value) -> Events<TcpStream> {
-    weir.client().open(Request::post(format!("/api/threads/{thread}/messages/stream"), body)).await.unwrap()
+async fn stream(weir: &Weir, thread: &str, body: &Value) -> Listener {
+    Listener::open(&weir.client(), Request::post(format!("/api/threads/{thread}/messages/stream"), body)).await
 }
 
 async fn messages(weir: &Weir, thread: &str) -> Vec<Value> {
@@ -43,7 +43,7 @@ async fn without_any_configuration_it_serves_the_demo() {
     let thread = thread(&weir).await;
 
     let mut events = stream(&weir, &thread, &json!({ "content": "be fast: write 30 words" })).await;
-    let events = timeout(PATIENCE, events.rest()).await.unwrap().unwrap();
+    let events = events.rest().await;
 
     assert_eq!(done(&events)["status"], "complete");
     assert!(!text_of(&events).is_empty());
@@ -57,13 +57,19 @@ async fn a_signal_lets_running_answers_finish() {
     let mock = Mock::start().await;
     let mut weir = weir(&mock, "").await;
     let thread = thread(&weir).await;
-    let model = "text@tokens=20,gap_ms=20";
-    let mut events = stream(&weir, &thread, &message("hello", model)).await;
-    events.next_named("delta").await.unwrap();
+    let mut events = stream(&weir, &thread, &message("hello", "gate@after=1")).await;
+    events.next_named("delta").await;
 
-    let (status, rest) = futures_util::join!(weir.terminate(PATIENCE), events.rest());
+    let client = weir.client();
+    let once_it_drains = async {
+        until(&client, "/ready", |response| response.status() == 503).await;
+        mock.open_gate();
+        events.rest().await
+    };
+    let (status, rest) = futures_util::join!(weir.terminate(PATIENCE), once_it_drains);
 
-    assert_eq!(done(&rest.unwrap())["status"], "complete");
+    assert_eq!(done(&rest)["status"], "complete");
+    assert_eq!(text_of(&rest), expected_text("mock", "hello")[expected_text("text@tokens=1", "hello").len()..]);
     assert!(status.unwrap().unwrap().success());
 }
 
@@ -76,10 +82,10 @@ async fn an_answer_that_takes_too_long_to_finish_is_interrupted_and_kept() {
     let mut weir = Weir::start(Launch::weir(PROGRAM, config)).await.unwrap();
     let thread = thread(&weir).await;
     let mut events = stream(&weir, &thread, &message("hello", "stall@after=3")).await;
-    events.next_named("delta").await.unwrap();
+    events.next_named("delta").await;
 
     let (status, rest) = futures_util::join!(weir.terminate(PATIENCE), events.rest());
-    let end = done(&rest.unwrap());
+    let end = done(&rest);
 
     assert_eq!((&end["status"], &end["error"]["code"]), (&json!("interrupted"), &json!("interrupted")));
     assert!(status.unwrap().unwrap().success());
@@ -97,14 +103,14 @@ async fn while_it_drains_it_is_not_ready_and_takes_no_new_messages() {
     let weir = weir(&mock, "").await;
     let thread = thread(&weir).await;
     let mut events = stream(&weir, &thread, &message("hello", "silent")).await;
-    let request = events.next_named("meta").await.unwrap().event.json()["request_id"].as_str().unwrap().to_owned();
+    let request = events.next_named("meta").await.event.json()["request_id"].as_str().unwrap().to_owned();
     let client = weir.client();
     assert_eq!(client.get("/ready").await.unwrap().status(), 200);
 
     let mut weir = weir;
     let ended = weir.terminate(PATIENCE);
     let drained = async {
-        while client.get("/ready").await.unwrap().status() != 503 {}
+        until(&client, "/ready", |response| response.status() == 503).await;
         assert_eq!(client.get("/health").await.unwrap().status(), 200);
         let refused = client.post(&format!("/api/threads/{thread}/messages"), &message("more", "mock")).await.unwrap();
         assert_eq!((refused.status(), refused.error_code().as_deref()), (503, Some("draining")));
@@ -124,11 +130,12 @@ async fn what_was_acknowledged_survives_a_kill() {
     let mut weir = Weir::start(Launch::weir(PROGRAM, config)).await.unwrap();
     let thread = thread(&weir).await;
     for kill in 0..KILLS {
-        let model = format!("text@tokens={},gap_ms=3", 200 + kill);
+        // Longer than the test: it is always killed in the middle.
+        let model = format!("text@tokens={},gap_ms=3", 30_000 + kill);
         let mut events = stream(&weir, &thread, &message(&format!("question {kill}"), &model)).await;
         let mut heard = Vec::new();
         while heard.len() < 20 + usize::try_from(kill).unwrap() * 7 {
-            heard.push(events.next_named("delta").await.unwrap());
+            heard.push(events.next_named("delta").await);
         }
 
         weir.kill().await.unwrap();

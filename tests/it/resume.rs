@@ -12,8 +12,8 @@ const MODEL: &str = "text@tokens=40,gap_ms=5";
 /// Every event of one answer, and its request's id.
 async fn whole(gateway: &Gateway, model: &str) -> (Vec<Arrived>, String) {
     let thread = gateway.thread().await;
-    let mut events = gateway.stream(&thread, &message("hello", model)).await.unwrap();
-    let events = events.rest().await.unwrap();
+    let mut events = gateway.stream(&thread, &message("hello", model)).await;
+    let events = events.rest().await;
     let request = opening(&events)["request_id"].as_str().unwrap().to_owned();
     (events, request)
 }
@@ -28,8 +28,8 @@ async fn a_cursor_continues_right_after_it() {
     let (all, request) = whole(&gateway, MODEL).await;
 
     for seen in [0, 1, 7, 39] {
-        let mut resumed = gateway.client.open(after(&request, &format!("1-{seen}"))).await.unwrap();
-        let rest = resumed.rest().await.unwrap();
+        let mut resumed = gateway.open(after(&request, &format!("1-{seen}"))).await;
+        let rest = resumed.rest().await;
 
         assert_eq!(opening(&rest)["resumed"], true);
         assert_eq!(content(&rest), content(&all)[seen..]);
@@ -43,7 +43,7 @@ async fn the_cursor_may_stand_in_the_query() {
     let (all, request) = whole(&gateway, MODEL).await;
 
     let path = format!("/api/requests/{request}/stream?last_event_id=1-5");
-    let rest = gateway.client.open(Request::get(path)).await.unwrap().rest().await.unwrap();
+    let rest = gateway.open(Request::get(path)).await.rest().await;
 
     assert_eq!(content(&rest), content(&all)[5..]);
 }
@@ -60,7 +60,7 @@ async fn without_a_cursor_that_helps_comes_a_snapshot() {
     ];
 
     for asked in requests {
-        let rest = gateway.client.open(asked).await.unwrap().rest().await.unwrap();
+        let rest = gateway.open(asked).await.rest().await;
 
         let snapshot = rest.iter().find(|arrived| arrived.event.name == "snapshot").unwrap().event.json();
         assert_eq!(snapshot["text"], expected_text(MODEL, "hello"));
@@ -84,15 +84,17 @@ async fn who_has_seen_the_end_gets_204() {
 async fn a_second_tab_joins_the_running_answer() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
-    let mut first = gateway.stream(&thread, &message("hello", "text@tokens=60,gap_ms=5")).await.unwrap();
+    let mut first = gateway.stream(&thread, &message("hello", "gate@after=10,tokens=60")).await;
     for _ in 0..10 {
-        first.next_named("delta").await.unwrap();
+        first.next_named("delta").await;
     }
 
-    let mut second = gateway.client.open(Request::get(format!("/api/threads/{thread}/stream"))).await.unwrap();
-    let (first, second) = (first.rest().await.unwrap(), second.rest().await.unwrap());
+    let mut second = gateway.open(Request::get(format!("/api/threads/{thread}/stream"))).await;
+    gateway.mock.open_gate();
+    let (first, second) = (first.rest().await, second.rest().await);
 
     let snapshot = second.iter().find(|arrived| arrived.event.name == "snapshot").unwrap().event.json();
+    assert_eq!(snapshot["text"], expected_text("text@tokens=10", "hello"));
     let text = format!("{}{}", snapshot["text"].as_str().unwrap(), text_of(&second));
     assert_eq!(text, expected_text("text@tokens=60", "hello"));
     assert_eq!(done(&second), done(&first));
@@ -114,14 +116,17 @@ async fn a_thread_without_a_running_answer_has_no_stream() {
 async fn an_answer_goes_on_when_its_listener_has_gone() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
-    let mut events = gateway.stream(&thread, &message("hello", MODEL)).await.unwrap();
-    events.next_named("delta").await.unwrap();
+    let model = "gate@after=1";
+    let mut events = gateway.stream(&thread, &message("hello", model)).await;
+    events.next_named("delta").await;
     drop(events);
+    gateway.until_listeners(0).await;
 
-    let rest = gateway.client.open(Request::get(format!("/api/threads/{thread}/stream"))).await.unwrap().rest().await;
+    let mut again = gateway.open(Request::get(format!("/api/threads/{thread}/stream"))).await;
+    gateway.mock.open_gate();
 
-    assert_eq!(done(&rest.unwrap())["status"], "complete");
-    assert_eq!(gateway.read(&thread).await["messages"][1]["content"], expected_text(MODEL, "hello"));
+    assert_eq!(done(&again.rest().await)["status"], "complete");
+    assert_eq!(gateway.read(&thread).await["messages"][1]["content"], expected_text(model, "hello"));
     assert_eq!(gateway.mock.counts().calls_aborted, 0);
 }
 

@@ -7,13 +7,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::support::gateway::{FAST, Gateway, PATIENCE, message};
+use crate::support::done;
+use crate::support::gateway::{Gateway, PATIENCE, message};
+use crate::support::listener::Listener;
+
+/// How long Linux waits before it acknowledges what it has nothing to answer to.
+const ACKNOWLEDGEMENT_DELAY: Duration = Duration::from_millis(40);
 
 /// A sender with Nagle's delay holds its small writes back until the last one is acknowledged, and a receiver that
-/// delays its acknowledgements, as most do, lets it wait for 40 ms: then tokens arrive in bursts.
+/// delays its acknowledgements, as most do, lets it wait for 40 ms: then each token waits that long for the one before.
 #[cfg(target_os = "linux")]
 #[actix_web::test]
-async fn tokens_that_are_sent_one_by_one_arrive_one_by_one() {
+async fn a_token_does_not_wait_until_the_one_before_is_acknowledged() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
     let socket = std::net::TcpStream::connect(gateway.address()).unwrap();
@@ -22,38 +27,50 @@ async fn tokens_that_are_sent_one_by_one_arrive_one_by_one() {
     let stream = TcpStream::from_std(socket).unwrap();
     let connection = load::client::Connection::new(stream, gateway.address().to_string());
     let path = format!("/api/threads/{thread}/messages/stream");
-    let request = Request::post(path, &message("hello", "text@tokens=200,gap_ms=4"));
+    let request = Request::post(path, &message("hello", "gate@after=1,gate=1,tokens=100,gap_ms=0"));
 
-    let mut events = Events::open(connection, &request).await.unwrap();
-    let mut deltas = Vec::new();
-    while let Some(arrived) = events.next().await.unwrap() {
+    let mut events = Listener::new(Events::open(connection, &request).await.unwrap());
+    let mut waits = Vec::new();
+    events.next_named("delta").await;
+    for _ in 1..100 {
+        // Asked for only now: each token is a small write after one that has not been acknowledged.
         acknowledging.set_tcp_quickack(false).unwrap();
-        deltas.extend((arrived.event.name == "delta").then_some(arrived));
+        let asked = Instant::now();
+        gateway.mock.open_gate();
+        events.next_named("delta").await;
+        waits.push(asked.elapsed());
     }
 
-    let shared = deltas.windows(2).filter(|pair| pair[0].read == pair[1].read).count();
-    assert_eq!(deltas.len(), 200);
-    assert!(shared < 40, "{shared} of 200 tokens came together with the one before");
+    waits.sort_unstable();
+    assert!(waits[50] < ACKNOWLEDGEMENT_DELAY / 2, "half of the tokens took longer than {:?}", waits[50]);
 }
 
 #[actix_web::test]
 async fn a_client_that_takes_nothing_is_closed_and_holds_nobody_up() {
     let tables = "[stream]\nslow_reader_timeout_ms = 1000\nanswer_bytes_max = 100000000";
-    let gateway = Gateway::with(FAST, tables).await;
+    let gateway = Gateway::with_tables(tables).await;
     let thread = gateway.thread().await;
-    let body = message("hello", "text@tokens=400,gap_ms=10,bytes=50000");
-    let (slow, mut fast) =
-        (gateway.stream(&thread, &body).await.unwrap(), gateway.stream(&thread, &body).await.unwrap());
+    let body = message("hello", "gate@after=400,tokens=401,gap_ms=0,bytes=50000");
+    let (mut slow, mut fast) = (gateway.stream(&thread, &body).await, gateway.stream(&thread, &body).await);
+    // More than all buffers between the two ends hold: the slow one's are full, and the fast one has everything.
+    for _ in 0..400 {
+        fast.next_named("delta").await;
+    }
 
-    let began = Instant::now();
-    fast.rest().await.unwrap();
-    let listeners = async {
-        while gateway.get("/api/admin/streams").await.as_array().unwrap().iter().any(|row| row["listeners"] != 0) {}
+    // The answer still runs, so it is not its end that closes the slow one.
+    gateway.until_listeners(1).await;
+    gateway.mock.open_gate();
+
+    assert_eq!(done(&fast.rest().await)["status"], "complete");
+    let mut names = Vec::new();
+    let ending = loop {
+        match slow.next().await {
+            Ok(Some(arrived)) => names.push(arrived.event.name),
+            ending => break ending,
+        }
     };
-    timeout(PATIENCE, listeners).await.expect("the slow one is closed");
-
-    assert!(began.elapsed() < Duration::from_secs(15), "the fast one did not wait for the slow one");
-    drop(slow);
+    assert!(ending.is_err(), "the slow one's connection has been reset");
+    assert!(!names.contains(&"done".to_owned()), "what it has not taken is lost to it");
 }
 
 /// Sends `bytes` and gives what comes back until the server closes, which must happen within the patience.
@@ -102,11 +119,19 @@ async fn an_idle_connection_is_closed_after_its_time() {
 async fn a_silent_stream_says_that_it_lives() {
     let gateway = Gateway::with_server("ping_early_ms = 100").await;
     let thread = gateway.thread().await;
-    let mut events = gateway.stream(&thread, &message("hello", "slow_head@hold_ms=2000")).await.unwrap();
+    let path = format!("/api/threads/{thread}/messages/stream");
+    let mut connection = gateway.client.connect().await.unwrap();
+    let request = gateway.client.complete(Request::post(path, &message("hello", "silent")));
+    connection.send(&request).await.unwrap();
 
-    events.next_named("delta").await.unwrap();
-
-    assert!(events.comments() >= 2, "{} comments", events.comments());
+    let two_comments = async {
+        let mut heard = String::new();
+        while heard.matches(": keep-alive\n\n").count() < 2 {
+            let piece = connection.next_piece().await.unwrap().expect("the stream goes on");
+            heard.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+    };
+    timeout(PATIENCE, two_comments).await.expect("a comment now and then");
 }
 
 #[actix_web::test]
@@ -114,7 +139,7 @@ async fn nobody_may_hold_an_event_stream_back() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
 
-    let events = gateway.stream(&thread, &message("hello", "mock")).await.unwrap();
+    let events = gateway.stream(&thread, &message("hello", "mock")).await;
 
     let head = |name: &str| events.head().header(name).unwrap_or_default().to_owned();
     assert_eq!(head("content-type"), "text/event-stream; charset=utf-8");

@@ -79,13 +79,13 @@ async fn a_thread_can_be_renamed_and_pinned() {
 async fn deleting_a_thread_cancels_its_running_answer_first() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
-    let mut events = gateway.stream(&thread, &message("hello", "silent")).await.unwrap();
-    events.next_named("meta").await.unwrap();
+    let mut events = gateway.stream(&thread, &message("hello", "silent")).await;
+    events.next_named("meta").await;
 
     let deleted = gateway.client.send(Request::new("DELETE", format!("/api/threads/{thread}"))).await.unwrap();
 
     assert_eq!(deleted.status(), 204);
-    assert_eq!(crate::support::done(&events.rest().await.unwrap())["status"], "cancelled");
+    assert_eq!(crate::support::done(&events.rest().await)["status"], "cancelled");
     assert_eq!(gateway.client.get(&format!("/api/threads/{thread}")).await.unwrap().status(), 404);
     gateway.at_rest().await;
 }

@@ -32,6 +32,8 @@ pub struct Counts {
     pub streams_live: u64,
     /// The most answers that were given at once.
     pub streams_peak: u64,
+    /// Answers that wait at their gate now.
+    pub answers_held: u64,
     /// Connections accepted.
     pub connections_opened: u64,
     /// Connections that are open now.
@@ -163,8 +165,9 @@ impl Counters {
     pub(super) fn reset(&self) {
         self.calls.lock().kept.clear();
         self.count(|counts| {
-            let Counts { streams_live, connections_live, .. } = *counts;
-            *counts = Counts { streams_live, connections_live, streams_peak: streams_live, ..Counts::default() };
+            let Counts { streams_live, answers_held, connections_live, .. } = *counts;
+            let live = Counts { streams_live, answers_held, connections_live, ..Counts::default() };
+            *counts = Counts { streams_peak: streams_live, ..live };
         });
     }
 }

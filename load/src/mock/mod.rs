@@ -8,6 +8,7 @@
 mod counters;
 pub mod faults;
 mod frames;
+mod gate;
 mod plan;
 mod rate;
 mod request;
@@ -36,6 +37,7 @@ pub use text::Voice;
 
 use counters::Counters;
 use faults::Says;
+use gate::Gate;
 use rate::Meter;
 
 /// Models and prompts that [`Provider`] counts the attempts of; beyond that it forgets them all.
@@ -48,13 +50,14 @@ pub struct Provider {
     meter: Mutex<Meter>,
     counters: Counters,
     attempts: Mutex<HashMap<(String, String), u32>>,
+    gate: Gate,
 }
 
 impl Provider {
     /// A provider that has seen nothing yet. It refuses calls beyond `rate`, if there is one.
     pub fn new(rate: Option<Rate>) -> Self {
         let (meter, attempts) = (Mutex::default(), Mutex::default());
-        Self { rate, meter, counters: Counters::new(), attempts }
+        Self { rate, meter, counters: Counters::new(), attempts, gate: Gate::new() }
     }
 
     /// What it has seen.
@@ -77,8 +80,14 @@ impl Provider {
         self.counters.last_call()
     }
 
+    /// Lets one answer go on that waits at its gate: the one that has waited longest, or the next to come there.
+    pub fn open_gate(&self) {
+        self.gate.open();
+    }
+
     /// Forgets what it has seen; what is live stays so.
     pub fn reset(&self) {
+        self.gate.reset();
         self.attempts.lock().clear();
         self.counters.reset();
     }

@@ -23,6 +23,8 @@ pub struct Plan {
     pub bytes: usize,
     /// `after=3`: tokens before the fault.
     pub after: u32,
+    /// `gate=0`: tokens from one gate to the next; 0: there is only one gate.
+    pub gate: u32,
     /// `hold_ms=1000`: how long a delay lasts.
     pub hold: Duration,
     /// `after_s=1`: what `Retry-After` says.
@@ -53,7 +55,7 @@ impl std::fmt::Display for PlanError {
             }
             PlanError::Parameter(name) => {
                 write!(f, "no parameter {name:?}; there are tokens, gap_ms, first_ms, bytes, after, ")?;
-                f.write_str("hold_ms, after_s, k, status")
+                f.write_str("gate, hold_ms, after_s, k, status")
             }
             PlanError::Value(parameter) => write!(f, "{parameter:?} has a value that is no number, or too large"),
         }
@@ -85,6 +87,7 @@ impl Plan {
             first: Duration::ZERO,
             bytes: 0,
             after: 3,
+            gate: 0,
             hold: Duration::from_secs(1),
             after_s: 1,
             k: 1,
@@ -107,6 +110,7 @@ impl Plan {
             "first_ms" => self.first = wait()?,
             "bytes" => self.bytes = number(COUNT_MAX)? as usize,
             "after" => self.after = number(COUNT_MAX)?,
+            "gate" => self.gate = number(COUNT_MAX)?,
             "hold_ms" => self.hold = wait()?,
             "after_s" => self.after_s = number(WAIT_MS_MAX)?,
             "k" => self.k = number(COUNT_MAX)?,
@@ -119,7 +123,7 @@ impl Plan {
         Ok(())
     }
 
-    /// How many tokens come before the fault.
+    /// How many tokens come before the fault, or the first gate.
     pub fn before_fault(&self) -> u32 {
         self.after.min(self.tokens)
     }

@@ -17,6 +17,8 @@ pub enum Step {
     Cut,
     /// Close it with an error (RST).
     Reset,
+    /// Wait until the provider's gate is opened for this answer.
+    Gate,
     /// Keep it open and never write again.
     Silence,
 }

@@ -51,7 +51,7 @@ impl Provider {
             // Whoever closes its side has left: nobody who reads an event stream does that.
             let played = tokio::select! {
                 biased;
-                played = play(script, &mut writer) => played?,
+                played = self.play(script, &mut writer) => played?,
                 () = inbox.until_closed(&mut reader) => return Ok(Ending::Closed),
             };
             if let Some(mut call) = call {
@@ -118,33 +118,34 @@ impl Provider {
             Err(error) => faults::no_model(&format!("{error}")),
         }
     }
+
+    /// Performs a script.
+    async fn play(&self, script: Script, out: &mut (impl AsyncWrite + Unpin)) -> io::Result<Played> {
+        let mut due = Instant::now();
+        for step in script {
+            match step {
+                Step::Wait(wait) if wait.is_zero() => tokio::task::yield_now().await,
+                Step::Wait(wait) => {
+                    // A writer that was held up does not hurry afterwards.
+                    due = (due + wait).max(Instant::now());
+                    tokio::time::sleep_until(due).await;
+                }
+                Step::Bytes(bytes) => {
+                    out.write_all(&bytes).await?;
+                    out.flush().await?;
+                }
+                Step::Gate => self.gate.pass(&self.counters).await,
+                Step::End => return Ok(Played::Ended),
+                Step::Cut => return Ok(Played::Cut),
+                Step::Reset => return Ok(Played::Reset),
+                Step::Silence => std::future::pending().await,
+            }
+        }
+        Ok(Played::Ended)
+    }
 }
 
 const JSON: &str = "application/json";
-
-/// Performs a script.
-async fn play(script: Script, out: &mut (impl AsyncWrite + Unpin)) -> io::Result<Played> {
-    let mut due = Instant::now();
-    for step in script {
-        match step {
-            Step::Wait(wait) if wait.is_zero() => tokio::task::yield_now().await,
-            Step::Wait(wait) => {
-                // A writer that was held up does not hurry afterwards.
-                due = (due + wait).max(Instant::now());
-                tokio::time::sleep_until(due).await;
-            }
-            Step::Bytes(bytes) => {
-                out.write_all(&bytes).await?;
-                out.flush().await?;
-            }
-            Step::End => return Ok(Played::Ended),
-            Step::Cut => return Ok(Played::Cut),
-            Step::Reset => return Ok(Played::Reset),
-            Step::Silence => std::future::pending().await,
-        }
-    }
-    Ok(Played::Ended)
-}
 
 /// A call that is being answered. It counts as aborted unless its script comes to its end.
 struct RunningCall<'p> {

@@ -1,19 +1,18 @@
 //! Gateway: a whole weir in this process, on a free port, in front of a mock provider, with a database of its own.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use load::client::{Client, ClientError, Events, Request, Response};
-use load::mock::Mock;
+use load::client::{Client, Request, Response};
+use load::mock::{Counts, Mock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use weir::app::{self, App};
 use weir::config::Config;
 
-/// Nothing that a test waits for takes longer, unless it will never come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) use super::PATIENCE;
+use super::listener::Listener;
+use super::until;
 
 /// The pace of a provider that is never in the way.
 pub(crate) const FAST: &str = "rps = 10000.0\nconcurrency = 1000\nburst = 1000";
@@ -85,8 +84,13 @@ impl Gateway {
     }
 
     /// Opens the stream of a new message.
-    pub(crate) async fn stream(&self, thread: &str, body: &Value) -> Result<Events<TcpStream>, ClientError> {
-        self.client.open(Request::post(format!("/api/threads/{thread}/messages/stream"), body)).await
+    pub(crate) async fn stream(&self, thread: &str, body: &Value) -> Listener {
+        self.open(Request::post(format!("/api/threads/{thread}/messages/stream"), body)).await
+    }
+
+    /// Opens any other stream.
+    pub(crate) async fn open(&self, request: Request) -> Listener {
+        Listener::open(&self.client, request).await
     }
 
     /// Sends a message and waits for the whole answer.
@@ -107,6 +111,25 @@ impl Gateway {
         response.json()
     }
 
+    /// Waits until the JSON at a path is as it should be.
+    pub(crate) async fn until(&self, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        until(&self.client, path, |response| response.status() == 200 && is_so(&response.json())).await.json()
+    }
+
+    /// Waits until the running answers are heard by this many requests together.
+    pub(crate) async fn until_listeners(&self, count: u64) {
+        let listeners = |streams: &Value| {
+            streams.as_array().unwrap().iter().map(|row| row["listeners"].as_u64().unwrap()).sum::<u64>()
+        };
+        self.until("/api/admin/streams", |streams| listeners(streams) == count).await;
+    }
+
+    /// Waits until the provider has seen enough.
+    pub(crate) async fn called(&self, is_enough: impl Fn(&Counts) -> bool) -> Counts {
+        let seen = timeout(PATIENCE, self.mock.wait_until(|counts| is_enough(counts))).await;
+        seen.unwrap_or_else(|_| panic!("the provider has seen too little: {:?}", self.mock.counts()))
+    }
+
     /// Cancels a request.
     pub(crate) async fn cancel(&self, request: &str) -> Response {
         self.client.post(&format!("/api/threads/cancel/{request}"), &json!({})).await.unwrap()
@@ -114,16 +137,10 @@ impl Gateway {
 
     /// Waits until nothing is left of all requests: no call, no permit, no place in a queue, no stream.
     pub(crate) async fn at_rest(&self) {
-        let rest = timeout(PATIENCE, self.mock.wait_until(|counts| counts.streams_live == 0)).await;
-        rest.expect("the provider's answers end");
-        timeout(PATIENCE, async { while !self.is_at_rest().await {} }).await.expect("weir comes to rest");
-    }
-
-    async fn is_at_rest(&self) -> bool {
-        let pacers = self.get("/api/admin/pacers").await;
-        let streams = self.get("/api/admin/streams").await;
+        self.until("/api/admin/streams", |streams| streams.as_array().unwrap().is_empty()).await;
         let idle = |pacer: &Value| pacer["in_flight"] == 0 && pacer["queued"] == 0;
-        pacers.as_array().unwrap().iter().all(idle) && streams.as_array().unwrap().is_empty()
+        self.until("/api/admin/pacers", |pacers| pacers.as_array().unwrap().iter().all(idle)).await;
+        self.called(|counts| counts.streams_live == 0).await;
     }
 }
 

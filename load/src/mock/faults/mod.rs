@@ -97,6 +97,8 @@ behaviours! {
     "slow_first_byte", All, pauses::slow_first_byte;
     /// Comments are life, but no first token.
     "comments", All, pauses::comments;
+    /// Any path at a moment that the test chooses: `after` tokens, and the rest when the gate is opened.
+    "gate", All, pauses::gate;
     /// A connection that closes properly in the middle of an answer.
     "drop", After, cuts::drop;
     /// A connection that closes inside a chunk, which some clients take for the end of the body.

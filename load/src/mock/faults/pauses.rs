@@ -25,6 +25,20 @@ pub(super) fn slow_first_byte(asked: &Asked) -> Script {
     shapes::text(&Asked { plan, ..asked.clone() })
 }
 
+pub(super) fn gate(asked: &Asked) -> Script {
+    let Plan { tokens, gate, .. } = asked.plan;
+    let first = asked.plan.before_fault();
+    // An answer that has nothing more to say still waits before its end.
+    let stretch = if gate == 0 { u32::MAX } else { gate };
+    let begins = (first..tokens.max(first + 1)).step_by(stretch as usize);
+    let speaker = asked.clone();
+    let held = begins.flat_map(move |begin| {
+        let said = speaker.tokens(begin..begin.saturating_add(stretch).min(tokens));
+        iter::once(Step::Gate).chain(said)
+    });
+    Box::new(asked.until_fault().chain(held).chain(asked.closing()))
+}
+
 pub(super) fn comments(asked: &Asked) -> Script {
     let count = asked.plan.hold.as_millis().div_ceil(COMMENT_GAP.as_millis());
     let count = usize::try_from(count).expect("a wait is at most a day");

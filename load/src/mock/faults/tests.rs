@@ -47,6 +47,7 @@ impl Told {
 
 async fn call(model: &str) -> Told {
     let provider = Arc::new(Provider::new(None));
+    provider.open_gate();
     let start = Instant::now();
     let mut stream = Events::open(connect(&provider), &request(model)).await.unwrap();
     let mut events = Vec::new();
@@ -141,6 +142,71 @@ async fn delays_last_as_long_as_asked() {
     for model in ["slow_head@tokens=1,hold_ms=3000", "slow_first_byte@tokens=1,hold_ms=3000"] {
         assert_eq!(call(model).await.took.as_secs(), 3, "{model}");
     }
+}
+
+/// How many tokens of a model's answer come before it waits at a gate.
+async fn tokens_before_the_gate(stream: &mut Events<DuplexStream>) -> usize {
+    let mut tokens = 0;
+    while let Ok(event) = timeout(LONG, stream.next()).await {
+        let delta = event.unwrap().unwrap().event.json()["choices"][0]["delta"]["content"].clone();
+        tokens += usize::from(delta.as_str().is_some_and(|text| !text.is_empty()));
+    }
+    tokens
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_waits_at_its_gate_until_it_is_opened() {
+    let provider = Arc::new(Provider::new(None));
+    let mut stream = Events::open(connect(&provider), &request("gate@after=2,tokens=9")).await.unwrap();
+
+    assert_eq!(tokens_before_the_gate(&mut stream).await, 2);
+    assert_eq!(provider.counts().answers_held, 1);
+    provider.open_gate();
+
+    let rest = openai_text_of(&stream.rest().await.unwrap());
+    assert_eq!(rest, expected_text("text@tokens=9", PROMPT)[expected_text("text@tokens=2", PROMPT).len()..]);
+    assert_eq!(provider.counts().answers_held, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_may_have_a_gate_every_few_tokens() {
+    let provider = Arc::new(Provider::new(None));
+    let mut stream = Events::open(connect(&provider), &request("gate@after=1,gate=2,tokens=5")).await.unwrap();
+    let mut stretches = vec![tokens_before_the_gate(&mut stream).await];
+    provider.open_gate();
+    stretches.push(tokens_before_the_gate(&mut stream).await);
+    provider.open_gate();
+
+    let rest = openai_text_of(&stream.rest().await.unwrap());
+
+    assert_eq!(stretches, [1, 2]);
+    assert_eq!(rest, expected_text("text@tokens=5", PROMPT)[expected_text("text@tokens=3", PROMPT).len()..]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_has_said_everything_may_still_wait_before_its_end() {
+    let provider = Arc::new(Provider::new(None));
+    let mut stream = Events::open(connect(&provider), &request("gate@after=3,tokens=3")).await.unwrap();
+
+    assert_eq!(tokens_before_the_gate(&mut stream).await, 3);
+    provider.open_gate();
+
+    assert_eq!(openai_text_of(&stream.rest().await.unwrap()), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_opening_of_the_gate_lets_the_one_pass_that_has_waited_longest() {
+    let provider = Arc::new(Provider::new(None));
+    let mut streams = Vec::new();
+    for held in 1..=2 {
+        streams.push(Events::open(connect(&provider), &request("gate@after=0")).await.unwrap());
+        provider.wait_until(|counts| counts.answers_held == held).await;
+    }
+
+    provider.open_gate();
+
+    assert!(timeout(LONG, streams[0].rest()).await.is_ok());
+    assert!(timeout(LONG, streams[1].rest()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
