@@ -109,6 +109,7 @@ impl Upstream {
         let mut pacers = BTreeMap::new();
         let mut targets = BTreeMap::new();
         for provider in config.providers.values().filter(|provider| provider.available().is_ok()) {
+            warn_of_idle_settings(provider);
             let adapter = registry::adapter(provider.dialect);
             let pacer = guard_pacer(&mut guardian, provider);
             let transport = make(provider, &*adapter)?;
@@ -123,6 +124,17 @@ impl Upstream {
         debug_assert!(ready.is_ok(), "the guardian lives as long as its thread");
         tokio::task::spawn_local(watch_alerts(metrics));
         Ok(Self { coalescer, pacers, given_up })
+    }
+}
+
+/// Says which settings are read but not acted on yet, so that nobody relies on them.
+fn warn_of_idle_settings(provider: &Provider) {
+    let name = provider.name.as_str();
+    if !provider.fallback.is_empty() {
+        log::warn!("providers.{name}.fallback is not acted on by this version: a failure is final after its retries");
+    }
+    if provider.on_cancel == config::OnCancel::Drain {
+        log::warn!("providers.{name}.on_cancel = \"drain\" is not acted on by this version: a cancel aborts the call");
     }
 }
 
