@@ -8,16 +8,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use load::client::{Arrived, Events, Request, text_of};
+use load::client::{Arrived, Request, Response, text_of};
 use load::mock::expected_text;
 use serde_json::{Value, json};
-use tokio::io::DuplexStream;
 use tokio::time::{sleep, timeout};
 use weir::actors::{coalescer, pacer};
 
 use crate::support::gateway::config;
 use crate::support::virtual_weir::{Dice, VirtualWeir};
-use crate::support::{content, done};
+use crate::support::{content, done, opening};
 
 /// Schedules of a normal run.
 const SEEDS: u64 = 60;
@@ -49,13 +48,37 @@ const MODELS: [&str; 14] = [
     "rate_limited@after_s=1",
 ];
 
+/// What a provider's failures are to a client: at the end of a stream, or at once while the failure is remembered.
+const UPSTREAM_FAILURES: [&str; 6] = [
+    "upstream_stalled",
+    "upstream_timeout",
+    "upstream_truncated",
+    "upstream_error",
+    "upstream_overloaded",
+    "upstream_rate_limit",
+];
+
+/// Why else a message may be refused.
+const REFUSALS: [&str; 3] = ["turn_in_progress", "provider_busy", "breaker_open"];
+
+/// Why else an answer may fail.
+const FAILURES: [&str; 2] = ["queue_timeout", "breaker_open"];
+
 /// What one client has seen of one answer.
 struct Seen {
     thread: String,
     prompt: String,
     model: String,
-    /// Everything up to the end; `None` for a client that left before it.
-    events: Option<Vec<Arrived>>,
+    events: Vec<Arrived>,
+    /// Whether it has heard the end; otherwise it left before.
+    whole: bool,
+}
+
+impl Seen {
+    /// The answer's id; a request that was cancelled before it came has none.
+    fn message(&self) -> Option<String> {
+        opening(&self.events)["message_id"].as_str().map(str::to_owned)
+    }
 }
 
 fn on_disconnect(seed: u64) -> &'static str {
@@ -100,48 +123,60 @@ async fn act(weir: &VirtualWeir, threads: &[String], seed: u64, client: u64) -> 
         if dice.below(3) == 0 {
             sleep(Duration::from_millis(dice.below(2_000))).await;
             let target = if dice.below(2) == 0 { id.clone() } else { format!("c-{}", dice.below(CLIENTS)) };
-            weir.send(Request::post(format!("/api/threads/cancel/{target}"), &json!({}))).await;
+            let cancel = weir.send(Request::post(format!("/api/threads/cancel/{target}"), &json!({}))).await;
+            let is_known = cancel.json()["status"] != "not_found";
+            assert_eq!(cancel.status(), if is_known { 200 } else { 404 }, "{}", cancel.json());
         }
     };
     let request = Request::post(format!("/api/threads/{thread}/messages/stream"), &body);
     let reader = async {
-        let Ok(mut events) = weir.open(&request).await else { return None };
+        let mut events = match weir.open(&request).await {
+            Ok(events) => events,
+            Err(error) => {
+                let code = error.refusal().and_then(Response::error_code).expect("a refusal has its code");
+                assert!([&REFUSALS[..], &UPSTREAM_FAILURES].concat().contains(&&*code), "refused: {code}");
+                return None;
+            }
+        };
         let style = dice.below(4);
         let mut heard = Vec::new();
         while let Some(arrived) = events.next().await.expect("no stream is cut") {
             heard.push(arrived);
             match style {
                 0 if dice.below(20) == 0 => sleep(Duration::from_millis(dice.below(900))).await,
-                1 if dice.below(25) == 0 => {
+                1 if dice.below(25) == 0 && heard.len() > 1 => {
                     drop(events);
-                    return come_back(weir, &id, heard, &dice).await;
+                    return come_back(weir, &id, heard, &dice).await.map(|heard| (heard, true));
                 }
-                2 if dice.below(40) == 0 => return Some(None),
+                2 if dice.below(40) == 0 => return Some((heard, false)),
                 _ => {}
             }
         }
-        Some(Some(heard))
+        Some((heard, true))
     };
     let (seen, ()) = futures_util::join!(reader, canceller);
-    seen.map(|events| Seen { thread, prompt, model, events })
+    let (events, whole) = seen?;
+    // Who left before the first line has no answer to speak of.
+    events.iter().any(|arrived| arrived.event.name == "meta").then_some(Seen { thread, prompt, model, events, whole })
 }
 
 /// The client lost its connection and asks for the rest.
-async fn come_back(weir: &VirtualWeir, id: &str, mut heard: Vec<Arrived>, dice: &Dice) -> Option<Option<Vec<Arrived>>> {
+async fn come_back(weir: &VirtualWeir, id: &str, mut heard: Vec<Arrived>, dice: &Dice) -> Option<Vec<Arrived>> {
     sleep(Duration::from_millis(dice.below(300))).await;
     let last = heard.iter().rev().find_map(|arrived| arrived.event.id.clone());
     let last = last.unwrap_or_else(|| "1-0".to_owned());
     if heard.iter().any(|arrived| arrived.event.name == "done") {
-        return Some(Some(heard));
+        return Some(heard);
     }
     let resume = Request::get(format!("/api/requests/{id}/stream")).header("last-event-id", last);
-    let Ok(mut events) = weir.open(&resume).await else { return Some(None) };
-    heard.extend(rest(&mut events).await);
-    Some(Some(heard))
-}
-
-async fn rest(events: &mut Events<DuplexStream>) -> Vec<Arrived> {
-    events.rest().await.expect("no stream is cut")
+    let mut events = match weir.open(&resume).await {
+        Ok(events) => events,
+        // Cancelled before it came: there is no answer to come back to.
+        Err(_) if opening(&heard)["message_id"].is_null() => return None,
+        Err(error) => panic!("who was heard once may come back: {error}: {heard:#?}"),
+    };
+    heard.extend(events.rest().await.expect("no stream is cut"));
+    Some(heard)
 }
 
 /// Waits until no answer runs and every permit is back.
@@ -164,25 +199,39 @@ async fn until_idle(weir: &VirtualWeir) {
 fn check_answers(seen: &[Seen]) {
     let mut by_stream: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     for answer in seen {
-        let Some(events) = &answer.events else { continue };
-        let end = done(events);
-        let stream = events.iter().find(|arrived| arrived.event.name == "meta").unwrap().event.json();
+        let events = &answer.events;
         let content = content(events);
         for (at, (id, _)) in content.iter().enumerate() {
             assert_eq!(*id, format!("1-{}", at + 1), "numbers have no gaps");
         }
-        let text = text_of(events);
-        let whole = expected_text(&answer.model, &answer.prompt);
-        match end["status"].as_str().unwrap() {
-            "complete" => assert_eq!(text, whole, "{}", answer.model),
-            _ => assert!(whole.starts_with(&text), "{}: {text:?}", answer.model),
+        if answer.whole {
+            check_end(answer, content.len());
         }
-        let longest = by_stream.entry(stream["stream_id"].to_string()).or_default();
+        let longest = by_stream.entry(opening(events)["stream_id"].to_string()).or_default();
         let shared = longest.len().min(content.len());
         assert_eq!(longest[..shared], content[..shared], "all hear the same");
         if content.len() > longest.len() {
             *longest = content;
         }
+    }
+}
+
+/// The end is numbered after everything that was heard, and says what the text is.
+fn check_end(answer: &Seen, content_len: usize) {
+    let end = done(&answer.events);
+    let id = answer.events.last().and_then(|done| done.event.id.clone());
+    assert_eq!(id, Some(format!("1-{}", content_len + 1)), "{}: {end}", answer.model);
+    let (text, whole) = (text_of(&answer.events), expected_text(&answer.model, &answer.prompt));
+    let code = end["error"]["code"].as_str();
+    match end["status"].as_str().unwrap() {
+        "complete" => assert_eq!((text, code), (whole, None), "{}", answer.model),
+        "cancelled" => assert!(whole.starts_with(&text) && code.is_none(), "{}: {end}: {text:?}", answer.model),
+        "error" => {
+            let code = code.expect("an error has its code");
+            assert!([&FAILURES[..], &UPSTREAM_FAILURES].concat().contains(&code), "{}: {end}", answer.model);
+            assert!(whole.starts_with(&text), "{}: {text:?}", answer.model);
+        }
+        other => panic!("{}: {other}", answer.model),
     }
 }
 
@@ -201,19 +250,43 @@ async fn check_threads(weir: &VirtualWeir, threads: &[String], seen: &[Seen]) {
         }
         assert!(messages.len().is_multiple_of(2));
     }
+    let mut by_message: BTreeMap<String, Vec<&Seen>> = BTreeMap::new();
     for answer in seen {
-        let Some(events) = &answer.events else { continue };
-        let end = done(events);
-        let Some(message) = end["message_id"].as_str() else { continue };
-        let Some(kept) = kept.get(message) else {
-            panic!("{}: the answer {message} of {} is not kept: {end}", answer.model, answer.thread);
-        };
-        let text = text_of(events);
-        if end["status"] == kept["status"] && end["status"] != "cancelled" {
-            assert_eq!(kept["content"], text, "what was delivered is what is kept");
-        } else {
-            assert!(kept["content"].as_str().unwrap().starts_with(&text) || end["status"] == "cancelled");
+        match answer.message() {
+            Some(message) => by_message.entry(message).or_default().push(answer),
+            None if answer.whole => assert_eq!(done(&answer.events)["status"], "cancelled"),
+            None => {}
         }
+    }
+    for (message, heard) in by_message {
+        check_kept(kept.get(&message), &heard);
+    }
+}
+
+/// What was delivered is what is kept: whoever heard an answer to the end of its turn heard what the store has, whoever
+/// left before heard how it begins.
+fn check_kept(kept: Option<&Value>, heard: &[&Seen]) {
+    let mut longest = String::new();
+    for answer in heard.iter().filter(|answer| answer.whole) {
+        let end = done(&answer.events);
+        let text = text_of(&answer.events);
+        if end["message_id"].is_null() {
+            assert!(kept.is_none() && text.is_empty(), "a turn that came to nothing is not kept: {end}");
+            continue;
+        }
+        let Some(kept) = kept else { panic!("an answer in {} is not kept: {end}", answer.thread) };
+        let stored = kept["content"].as_str().unwrap();
+        assert!(stored.starts_with(&text), "{}: {end}: {text:?} was heard, {stored:?} is kept", answer.model);
+        if end["status"] != "cancelled" {
+            assert_eq!((&end["status"], &*text), (&kept["status"], stored), "{}", answer.model);
+        }
+        longest = if text.len() > longest.len() { text } else { longest };
+    }
+    // The last one who left ended the turn; it may have left without hearing that.
+    if let Some(kept) = kept.filter(|kept| kept["status"] == "cancelled")
+        && heard.iter().all(|answer| answer.whole)
+    {
+        assert_eq!(kept["content"], longest, "{}", heard[0].model);
     }
 }
 
