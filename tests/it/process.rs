@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use load::client::{Request, text_of};
+use futures_util::future::join_all;
+use load::client::{Client, ClientError, Connection, Events, Request, text_of};
 use load::mock::{Mock, expected_text};
 use load::target::{Launch, Weir};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -17,6 +19,11 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_weir");
 
 /// How often the program is killed in the middle of an answer.
 const KILLS: u64 = 5;
+
+/// How often it is asked to stop while messages come in.
+const STOPS: usize = 5;
+/// Clients that send a message at that moment.
+const SENDERS: usize = 20;
 
 /// The program in front of `mock`, with a database in its own directory.
 async fn weir(mock: &Mock, tables: &str) -> Weir {
@@ -120,6 +127,74 @@ async fn while_it_drains_it_is_not_ready_and_takes_no_new_messages() {
 
     assert_eq!(cancel.status(), 200);
     assert!(status.unwrap().unwrap().success());
+}
+
+/// Connections that are being served.
+async fn connections(client: &Client) -> Vec<Connection<TcpStream>> {
+    join_all((0..SENDERS).map(async |_| {
+        let mut connection = client.connect().await.unwrap();
+        let head = connection.send(&client.complete(Request::get("/health"))).await.unwrap();
+        connection.whole(head).await.unwrap();
+        connection
+    }))
+    .await
+}
+
+/// Sends a message; it must end in `done` or a refusal.
+async fn ends_properly(connection: Connection<TcpStream>, request: Request) -> Option<Value> {
+    match timeout(PATIENCE, Events::open(connection, &request)).await.expect("an answer in time") {
+        Ok(events) => Some(done(&Listener::new(events).rest().await)),
+        Err(ClientError::Refused(refusal)) => {
+            let code = refusal.error_code();
+            assert!(["draining", "interrupted"].contains(&code.as_deref().unwrap()), "{code:?}");
+            None
+        }
+        Err(error) => panic!("neither done nor a refusal: {error}"),
+    }
+}
+
+async fn stop_during_joins(tables: &str, model: &str) {
+    let mock = Mock::start().await;
+    let toml = config(&mock.url(), "weir.db", FAST, "").replace("[server]", &format!("[server]\n{tables}"));
+    let mut weir = Weir::start(Launch::weir(PROGRAM, toml)).await.unwrap();
+    for stop in 0..STOPS {
+        let client = weir.client();
+        let mut threads = Vec::new();
+        for _ in 0..SENDERS {
+            let made = client.post("/api/threads", &json!({})).await.unwrap();
+            threads.push(made.json()["id"].as_str().unwrap().to_owned());
+        }
+        let made = client.post("/api/threads", &json!({})).await.unwrap().json();
+        let path = format!("/api/threads/{}/messages/stream", made["id"].as_str().unwrap());
+        let mut held = Listener::open(&client, Request::post(path, &message("held", "gate@after=1"))).await;
+        held.next_named("delta").await;
+        let connections = connections(&client).await;
+
+        let sent = threads.iter().zip(connections).enumerate().map(|(at, (thread, connection))| {
+            let body = message(&format!("{stop} {at}"), model);
+            let path = format!("/api/threads/{thread}/messages/stream");
+            ends_properly(connection, client.complete(Request::post(path, &body)))
+        });
+        let all = async {
+            let ends = join_all(sent).await;
+            mock.open_gate();
+            (ends, held.rest().await)
+        };
+        let ((ends, held), status) = futures_util::join!(all, weir.terminate(PATIENCE));
+
+        assert!(status.unwrap().unwrap().success());
+        done(&held);
+        for end in ends.into_iter().flatten() {
+            assert!(end["status"] == "complete" || end["error"]["code"] == "interrupted", "{end}");
+        }
+        mock.reset();
+        weir.restart().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_comes_with_the_signal_is_answered_or_refused() {
+    stop_during_joins("", "text@tokens=5").await;
 }
 
 #[tokio::test]
