@@ -413,8 +413,13 @@ impl Cursor {
 
     /// What follows, up to `limit`; registers `waker` when that is nothing.
     pub fn next(&mut self, limit: u64, waker: &Waker) -> Next {
+        self.next_within(|| limit, waker)
+    }
+
+    /// The same with a limit that may be set meanwhile: it is asked for while nothing can be appended.
+    pub fn next_within(&mut self, limit: impl FnOnce() -> u64, waker: &Waker) -> Next {
         let mut inner = self.log.inner.lock();
-        let end = limit.min(inner.last_seq());
+        let end = limit().min(inner.last_seq());
         let has_gone = self.seen < inner.dropped;
         if has_gone && end < inner.dropped {
             // What this reader may see has gone, what follows is not for it.

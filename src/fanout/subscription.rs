@@ -1,6 +1,6 @@
 //! Subscription: one request's view of an answer, shared between its actor and the bodies that send it.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
@@ -97,6 +97,7 @@ pub struct Subscription {
     pub log: Arc<StreamLog>,
     end: OnceLock<End>,
     ttft_ms: AtomicU32,
+    cut: AtomicU64,
     bodies: AtomicUsize,
     was_attended: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
@@ -120,6 +121,7 @@ impl Subscription {
             log,
             end: OnceLock::new(),
             ttft_ms: AtomicU32::new(NO_TTFT),
+            cut: AtomicU64::new(u64::MAX),
             bodies: AtomicUsize::new(0),
             was_attended: AtomicBool::new(false),
             waiting: Mutex::new(Vec::new()),
@@ -142,6 +144,17 @@ impl Subscription {
     fn wake_all(&self) {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// It is withdrawn while the answer goes on: its listeners hear nothing after the event `last_seq`, although its
+    /// end is still being written.
+    pub fn cut_at(&self, last_seq: u64) {
+        self.cut.store(last_seq, Ordering::Release);
+    }
+
+    /// The last event that its listeners may hear, as far as it is known.
+    pub fn limit(&self) -> u64 {
+        self.end().map_or_else(|| self.cut.load(Ordering::Acquire), |end| end.last_seq)
     }
 
     /// How it ended, when it has.

@@ -106,7 +106,8 @@ pub(super) async fn regenerate(
     mut fields: Fields,
 ) -> ApiResult<StreamResponse> {
     let digest = fields.digest(&format!("regenerate {thread}"), "request_id");
-    let mut asked = options(&api, &caller, &request, thread.into_inner(), &mut fields, digest)?;
+    let id = name(&caller, &request, &mut fields)?;
+    let mut asked = options(&api, &request, thread.into_inner(), &mut fields, (id, digest))?;
     fields.finish()?;
     asked.may_share = false;
     answer(&api, &caller, asked, &request).await
@@ -154,26 +155,41 @@ fn read(
     delivery: Delivery,
 ) -> ApiResult<Asked> {
     let digest = fields.digest(&format!("message {thread}"), "request_id");
+    let id = name(caller, request, &mut fields)?;
     let role = fields.text("role")?.unwrap_or_else(|| "user".to_owned());
     if role != "user" {
         return Err(ApiError::field("role", "only messages with the role user can be sent"));
     }
     let content = content(api, &mut fields)?;
-    let mut asked = options(api, caller, request, thread, &mut fields, digest)?;
+    let mut asked = options(api, request, thread, &mut fields, (id, digest))?;
     fields.finish()?;
     asked.content = Some(content);
     asked.may_share &= delivery == Delivery::Whole || api.config.stream.fanout_enabled;
     Ok(asked)
 }
 
+/// The id of a request, and who chose it.
+struct Named {
+    request: RequestId,
+    has_own_id: bool,
+}
+
+/// Names the request before anything about it can be wrong, so that its refusals carry its name.
+fn name(caller: &Caller, request: &HttpRequest, fields: &mut Fields) -> ApiResult<Named> {
+    let chosen = chosen_id(caller, request, fields)?;
+    let has_own_id = chosen.is_some();
+    let id = chosen.unwrap_or_else(|| RequestId::generate(caller.org.clone()));
+    edge::name(request, id.as_str());
+    Ok(Named { request: id, has_own_id })
+}
+
 /// Reads what a new message and a new answer have in common.
 fn options(
     api: &Api,
-    caller: &Caller,
     request: &HttpRequest,
     thread: String,
     fields: &mut Fields,
-    body_digest: [u8; 32],
+    (Named { request: id, has_own_id }, body_digest): (Named, [u8; 32]),
 ) -> ApiResult<Asked> {
     let arrived = Instant::now();
     let limits = &api.config.limits;
@@ -200,11 +216,7 @@ fn options(
         return Err(ApiError(Failure::new(Code::Unprocessable, message).param("collaboration_mode")));
     }
     let wants_to_share = fields.flag("coalesce")?.unwrap_or(true) && !shares_nothing(request);
-    let chosen = chosen_id(caller, request, fields)?;
     let idempotency_key = idempotency_key(request)?;
-    let has_own_id = chosen.is_some();
-    let id = chosen.unwrap_or_else(|| RequestId::generate(caller.org.clone()));
-    edge::name(request, id.as_str());
     Ok(Asked {
         request: id,
         has_own_id,

@@ -63,7 +63,7 @@ impl LogBody {
         let mut cursor = Cursor::new(subscription.log.clone(), seen.unwrap_or(0));
         let snapshot = match seen {
             Some(_) => None,
-            None => Some(cursor.snapshot(subscription.end().map_or(u64::MAX, |end| end.last_seq))),
+            None => Some(cursor.snapshot(subscription.limit())),
         };
         let head = opening(attachment.subscription(), true, snapshot);
         Self::new(attachment, cursor, pings, head)
@@ -92,7 +92,7 @@ impl LogBody {
         let subscription = self.attachment.subscription();
         let mut end = subscription.end();
         loop {
-            return match self.cursor.next(end.map_or(u64::MAX, |end| end.last_seq), waker) {
+            return match self.cursor.next_within(|| subscription.limit(), waker) {
                 Next::Frames { frames, .. } => Some(frames),
                 Next::FirstContent(timings) => {
                     self.said_content = true;

@@ -21,6 +21,8 @@ mod pacing;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod promises;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod simulation;

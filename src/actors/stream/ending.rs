@@ -195,6 +195,7 @@ impl Stream {
         }
         self.tell_coalescer(coalescer::Left(facts.request.clone()));
         let (at, last_seq) = (Instant::now(), self.log.last_seq());
+        member.subscription.cut_at(last_seq);
         let ended = ended_request(&member.subscription, &outcome, at);
         let store = self.environment.store.clone();
         tokio::task::spawn_local(async move {
@@ -210,6 +211,7 @@ impl Stream {
             return members.iter().for_each(|member| self.end_member(member, outcome.clone()));
         };
         let (at, last_seq) = (Instant::now(), self.log.last_seq());
+        members.iter().for_each(|member| member.subscription.cut_at(last_seq));
         let write = self.write_end(vec![turn.answer.clone()], members.iter(), &outcome, at);
         let (store, me, stream) = (self.environment.store.clone(), ctx.address(), self.id.clone());
         let coalescer = self.environment.coalescer.clone();
