@@ -197,6 +197,8 @@ export class Answer {
     this.status = status;
     this.root.classList.remove('is-running');
     this.root.removeAttribute('aria-busy');
+    this.#text.flush();
+    this.#thoughts.flush();
     this.#begin();
     const note = status === 'cancelled' ? (this.#text.isEmpty ? 'Stopped before the first word.' : 'Stopped.') : CUT[finishReason];
     this.#parts.note.textContent = note ?? '';

@@ -15,8 +15,7 @@ export class Composer {
     byId('compose').addEventListener('submit', (event) => { event.preventDefault(); this.#act(); });
     this.field.addEventListener('keydown', (event) => this.#key(event));
     this.field.addEventListener('input', () => this.#changed());
-    addEventListener('storage', (event) => { if (event.key === this.#name) this.#restore(); });
-    this.#changed();
+    this.#show();
   }
 
   get #name() { return `weir.draft.${this.#threadId ?? 'new'}`; }

@@ -57,6 +57,8 @@ export class GrowingText {
     this.#node = null;
     this.#root.replaceChildren();
     this.push(text);
+    // At once: a frame without the old text or the new one would be a flicker.
+    this.flush();
   }
 
   flush() {

@@ -117,7 +117,7 @@ export class Threads {
     let heading = null;
     for (const thread of shown) {
       const group = thread.pinned ? 'Pinned' : when(time(thread));
-      if (group !== heading) rows.push(el('li', { class: 'group', text: group, role: 'presentation' }));
+      if (group !== heading) rows.push(el('li', { class: 'group', text: group }));
       heading = group;
       rows.push(this.#row(thread));
     }
