@@ -4,6 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
+import { connect, createServer as createWire } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
@@ -92,6 +93,30 @@ export const lastAnswer = (page) => page.locator('.answer').last();
 export async function ended(page) {
   await page.locator('.answer:not(.is-running) .foot').last().waitFor();
   await page.locator('#send[data-does="send"]').waitFor();
+}
+
+/** A wire between the browser and weir that can be cut. */
+export async function startWire(url) {
+  const target = new URL(url);
+  const ends = new Set();
+  const server = createWire((near) => {
+    const far = connect(Number(target.port), target.hostname);
+    for (const [end, other] of [[near, far], [far, near]]) {
+      ends.add(end);
+      end.on('error', () => other.destroy()).on('close', () => { ends.delete(end); other.destroy(); }).pipe(other);
+    }
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const cut = () => { for (const end of ends) end.destroy(); };
+  return { url: `http://127.0.0.1:${server.address().port}`, cut, stop: () => { cut(); server.close(); } };
+}
+
+/** Something that is waited for, and the word that it may go on. */
+export function gate() {
+  let open;
+  const opened = new Promise((resolve) => { open = resolve; });
+  return { opened, open };
 }
 
 /** An OpenAI-compatible server whose answers the test writes: `answer(prompt, write)` gets the last message. */

@@ -1,0 +1,117 @@
+// The dashboard in a real browser, and the pages of a server that wants keys.
+
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { after, before, describe, it } from 'node:test';
+
+import { ended, lastAnswer, newPage, say, startBrowser, startWeir } from './support.js';
+
+let browser;
+
+before(async () => { browser = await startBrowser(); });
+after(async () => { await browser?.close(); });
+
+async function on(config, run) {
+  const weir = await startWeir(config);
+  const page = await newPage(browser);
+  try {
+    await run(weir, page);
+    assert.deepEqual(page.problems, []);
+  } finally {
+    await page.context().close();
+    await weir.stop();
+  }
+}
+
+const thread = async (weir) => (await (await weir.call('POST', '/api/threads', {})).json()).id;
+const send = async (weir, content) => {
+  const response = await weir.call('POST', `/api/threads/${await thread(weir)}/messages`, { role: 'user', content });
+  return response.json();
+};
+const tile = (page, title) => page.locator('.tile', { has: page.getByRole('heading', { name: title }) });
+
+describe('the dashboard', () => {
+  it('shows what has run, with units, and the errors by code', () => on('', async (weir, page) => {
+    await send(weir, 'Write 10 words');
+    await send(weir, 'please fail');
+    await page.goto(`${weir.url}/admin`);
+    await page.locator('#state[data-live="yes"]').waitFor();
+
+    await tile(page, 'First token').locator('.value', { hasText: /\d+ (ms|s)/ }).waitFor();
+    assert.equal(await page.locator('#error-rate').innerText(), '50 %');
+    assert.match(await page.locator('#codes').innerText(), /upstream_overloaded/);
+    assert.match(await page.locator('#providers').innerText(), /demo\s+2\s/);
+    await tile(page, 'Latency').locator('path.line.first[d^="M"]').waitFor({ state: 'attached' });
+  }));
+
+  it('stops a stream for all who listen', () => on('', async (weir, page) => {
+    const answer = send(weir, 'Write 500 words, be slow');
+    await page.goto(`${weir.url}/admin`);
+    await page.locator('#streams tbody tr').waitFor();
+    await page.locator('#streams').getByRole('button', { name: /Stop/ }).click();
+    assert.equal((await answer).assistant_message.status, 'cancelled');
+    await page.locator('#no-streams').waitFor();
+  }));
+
+  it('changes a pacer’s limits, and refuses what is none', () => on('', async (weir, page) => {
+    await page.goto(`${weir.url}/admin`);
+    await page.locator('#rps-demo').fill('7.5');
+    await page.locator('#pacers').getByRole('button', { name: 'Apply' }).click();
+    await page.locator('#pacers', { hasText: '7.5 / s' }).waitFor();
+    const pacers = await (await weir.call('GET', '/api/admin/pacers')).json();
+    assert.equal(pacers.find(({ provider }) => provider === 'demo').rps, 7.5);
+
+    await page.locator('#concurrency-demo').fill('99999999');
+    await page.locator('#pacers').getByRole('button', { name: 'Apply' }).click();
+    await page.locator('.toast', { hasText: 'concurrency' }).waitFor();
+  }));
+
+  it('comes back when the server does', async () => {
+    const first = await startWeir('');
+    const page = await newPage(browser);
+    const { port } = new URL(first.url);
+    await page.goto(`${first.url}/admin`);
+    await page.locator('#state[data-live="yes"]').waitFor();
+    await first.stop({ keeps: true });
+    await page.locator('#state[data-live="no"]').waitFor();
+    const second = await startWeir('', port, first.home);
+    await page.locator('#state[data-live="yes"]').waitFor();
+    await page.context().close();
+    await second.stop();
+  });
+});
+
+describe('a server that wants keys', () => {
+  const digest = (key) => createHash('sha256').update(key).digest('hex');
+  const KEYS = `[auth]\nkeys = [{ id = "u", sha256 = "${digest('user-key-0123456789')}", org = "acme", role = "user" },
+    { id = "a", sha256 = "${digest('admin-key-0123456789')}", org = "acme", role = "admin" }]\n`;
+  const signIn = async (page, key) => {
+    await page.getByLabel('Key', { exact: true }).fill(key);
+    await page.getByRole('button', { name: 'Sign in' }).click();
+  };
+
+  it('asks for one, refuses a wrong one, and keeps the right one out of addresses and other tabs', () => on(KEYS, async (weir, page) => {
+    await page.goto(weir.url);
+    await signIn(page, 'wrong');
+    await page.getByText('This key is not known here.').waitFor();
+    await signIn(page, 'user-key-0123456789');
+    await page.locator('#picker span', { hasText: 'demo' }).waitFor();
+    await say(page, 'Write 5 words');
+    await ended(page);
+    await page.reload();
+    await ended(page);
+    assert.ok(!page.url().includes('key'));
+    assert.ok(!(await page.evaluate(() => JSON.stringify(localStorage))).includes('user-key'));
+    assert.ok(await lastAnswer(page).isVisible());
+  }));
+
+  it('shows the dashboard only to who may operate it', () => on(KEYS, async (weir, page) => {
+    await page.goto(`${weir.url}/admin`);
+    await signIn(page, 'user-key-0123456789');
+    await page.getByText('This key may not operate the server').waitFor();
+    await page.evaluate(() => sessionStorage.clear());
+    await page.reload();
+    await signIn(page, 'admin-key-0123456789');
+    await page.locator('#state[data-live="yes"]').waitFor();
+  }));
+});
