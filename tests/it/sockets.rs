@@ -47,13 +47,14 @@ async fn a_token_does_not_wait_until_the_one_before_is_acknowledged() {
 
 #[actix_web::test]
 async fn a_client_that_takes_nothing_is_closed_and_holds_nobody_up() {
-    let tables = "[stream]\nslow_reader_timeout_ms = 1000\nanswer_bytes_max = 100000000";
+    let tables = "[stream]\nslow_reader_timeout_ms = 2000\nanswer_bytes_max = 100000000";
     let gateway = Gateway::with_tables(tables).await;
     let thread = gateway.thread().await;
-    let body = message("hello", "gate@after=400,tokens=401,gap_ms=0,bytes=50000");
+    let body = message("hello", "gate@after=0,gate=1,tokens=401,gap_ms=0,bytes=50000");
     let (mut slow, mut fast) = (gateway.stream(&thread, &body).await, gateway.stream(&thread, &body).await);
-    // More than all buffers between the two ends hold: the slow one's are full, and the fast one has everything.
+    // Together more than all buffers between the two ends hold, but never more at once than the fast one can take.
     for _ in 0..400 {
+        gateway.mock.open_gate();
         fast.next_named("delta").await;
     }
 
