@@ -144,6 +144,8 @@ tables! {
         listeners_max: usize = 20_000 => 1..=1_000_000;
         /// Requests that are remembered, running and ended.
         requests_max: usize = 100_000 => 1..=10_000_000;
+        /// How long a message waits until its thread's answer before, which has ended, is kept, in milliseconds.
+        turn_wait_max_ms: u64 = 5_000 => WAIT_MS;
         /// How long the cancel of a request that has not arrived yet is remembered, in milliseconds.
         cancel_intent_ms: u64 = 10_000 => 0..=600_000;
     }

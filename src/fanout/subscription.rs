@@ -96,6 +96,7 @@ pub struct Subscription {
     /// The frames.
     pub log: Arc<StreamLog>,
     end: OnceLock<End>,
+    joined: AtomicBool,
     ttft_ms: AtomicU32,
     cut: AtomicU64,
     bodies: AtomicUsize,
@@ -120,6 +121,7 @@ impl Subscription {
             facts,
             log,
             end: OnceLock::new(),
+            joined: AtomicBool::new(false),
             ttft_ms: AtomicU32::new(NO_TTFT),
             cut: AtomicU64::new(u64::MAX),
             bodies: AtomicUsize::new(0),
@@ -132,6 +134,22 @@ impl Subscription {
     /// Says whom to tell when the last listener has gone; the first call counts.
     pub fn on_unattended(&self, tell: impl Fn() + Send + Sync + 'static) {
         let _ = self.unattended.set(Hook(Box::new(tell)));
+    }
+
+    /// The request has been taken in, and its turn is kept.
+    pub fn joined(&self) {
+        self.joined.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Waits until it is certain whether the request is taken in: it has joined, or it has ended.
+    pub async fn decided(&self) {
+        std::future::poll_fn(|cx| {
+            self.wake_at_end(cx.waker());
+            let is_decided = self.end().is_some() || self.joined.load(Ordering::Acquire);
+            if is_decided { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
     }
 
     /// Ends it, once; later calls change nothing. Wakes whoever waits.
@@ -181,6 +199,11 @@ impl Subscription {
             self.end().map_or(std::task::Poll::Pending, std::task::Poll::Ready)
         })
         .await
+    }
+
+    /// Waits for the end, however it is.
+    pub async fn is_over(&self) {
+        self.ended().await;
     }
 
     /// Notes that the first piece of content is handed to the client now; the first call counts.

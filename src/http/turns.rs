@@ -1,21 +1,24 @@
 //! Turns: from what a client asks to a listener of its answer. Reads the history, writes the request, asks the
 //! coalescer, and asks again when the thread has moved on meanwhile.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Api;
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
-use crate::actors::coalescer::{Join, NewTurn};
+use crate::actors::coalescer::{Find, Found, Join, NewTurn};
 use crate::actors::stream::{Identity, NotJoined};
 use crate::chat::{
     ChatMessage, ChatRequest, Content, MessageId, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId,
 };
 use crate::config::ShareScope;
+use crate::event::Status;
 use crate::failure::{Code, Failure};
-use crate::fanout::Attachment;
+use crate::fanout::{Attachment, Subscription};
 use crate::store::{History, Message, NewUserMessage, StoredRequest};
 
 /// How often a request that loses a race for its thread tries again.
@@ -61,18 +64,45 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
     }
     for _ in 0..TRIES_MAX {
         let history = api.store.history(&caller.org, &asked.thread, api.config.history_messages_max).await?;
+        let sequence = history.next_sequence;
         let (reply, answer) = oneshot::channel();
         api.coalescer.ask(write(api, caller, &asked, history, reply)?).await?;
         // The reply comes when the pacer and the store have taken the request in.
         match answer.await {
             Ok(Ok(attachment)) => return Ok(Answer::Live(attachment)),
+            Ok(Err(NotJoined::Failed(failure))) if may_go(api, caller, &asked, &failure, sequence).await? => {}
             Ok(Err(NotJoined::Failed(failure))) => return Err(failure.into()),
             Ok(Err(NotJoined::SequenceMoved | NotJoined::JustEnded)) => tokio::task::yield_now().await,
+            Ok(Err(NotJoined::TurnEnding(former))) => in_time(api, &former, Subscription::is_over).await?,
             Err(_) => return Err(ApiError::new(Code::Internal, "the answer could not be processed")),
         }
     }
     let message = "other messages of this thread keep coming first";
     Err(ApiError(Failure::new(Code::TurnInProgress, message).retry_after_ms(100)))
+}
+
+/// Whether the turn that was in the way has gone, or was not known when the history was read as far as `sequence`.
+async fn may_go(api: &Api, caller: &Caller, asked: &Asked, failure: &Failure, sequence: i64) -> ApiResult<bool> {
+    let other = failure.conflicting_request_id.as_deref().filter(|_| failure.code == Code::TurnInProgress);
+    let Some(other) = other.and_then(|id| RequestId::parse(caller.org.clone(), id)) else { return Ok(false) };
+    in_time(api, &other, Subscription::decided).await?;
+    let has_gone = match api.coalescer.ask(Find(other)).await? {
+        Some(Found(other)) => other.end().is_some(),
+        None => true,
+    };
+    Ok(has_gone || api.store.history(&caller.org, &asked.thread, 0).await?.next_sequence != sequence)
+}
+
+/// Waits for another request of the thread, within bounds.
+async fn in_time(api: &Api, other: &RequestId, come: impl AsyncFnOnce(&Subscription)) -> ApiResult<()> {
+    let Some(Found(subscription)) = api.coalescer.ask(Find(other.clone())).await? else { return Ok(()) };
+    let wait = Duration::from_millis(api.config.stream.turn_wait_max_ms);
+    timeout(wait, come(&subscription)).await.map_err(|_| {
+        let message = "the thread's other message is still being kept (turn_wait_max_ms)";
+        let mut failure = Failure::new(Code::TurnInProgress, message).retry_after_ms(1_000);
+        failure.conflicting_request_id = Some(other.as_str().into());
+        failure.into()
+    })
 }
 
 /// The same request as the store remembers it, when the coalescer does not any more.
@@ -89,7 +119,7 @@ async fn repeated(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult<Option
     };
     let Some(stored) = stored else { return Ok(None) };
     if stored.body_digest == asked.identity.body_digest {
-        let is_known = api.coalescer.ask(crate::actors::coalescer::Find(stored.id.clone())).await?.is_some();
+        let is_known = api.coalescer.ask(Find(stored.id.clone())).await?.is_some();
         return Ok((!is_known).then_some(stored));
     }
     Err(ApiError(if is_by_key {
@@ -123,13 +153,16 @@ fn write(
         let id = user_message.clone();
         NewUserMessage { id, content, meta: json!(asked.meta) }
     });
+    let is_message = asked.content.is_some() && asked.tools.is_empty();
+    let twin = is_message.then(|| RequestKey::new(&scope(api, caller, asked), &chat));
     Ok(Join {
         request: asked.request.clone(),
         identity: asked.identity.clone(),
-        key: asked.may_share.then(|| RequestKey::new(&scope(api, caller, asked), &chat)),
+        key: twin.clone().filter(|_| asked.may_share),
+        twin,
         turn: Some(NewTurn {
             thread: asked.thread.clone(),
-            expected_sequence,
+            expected_sequence: Some(expected_sequence),
             user: new_user,
             user_message: Some(user_message),
             answer: MessageId::generate(),
@@ -145,6 +178,7 @@ fn conversation(asked: &Asked, history: History) -> ApiResult<(Vec<ChatMessage>,
     let History { messages, last_user, .. } = history;
     match &asked.content {
         Some(content) => {
+            let messages = without_failed(messages, content);
             let mut conversation: Vec<_> = messages.into_iter().filter_map(said).collect();
             conversation.push(ChatMessage { content: content.clone(), ..ChatMessage::text(Role::User, "") });
             Ok((conversation, MessageId::generate()))
@@ -161,6 +195,18 @@ fn conversation(asked: &Asked, history: History) -> ApiResult<(Vec<ChatMessage>,
             let id = last_user.id.clone();
             conversation.extend(said(last_user));
             Ok((conversation, id))
+        }
+    }
+}
+
+/// The history without the turns at its end that said the same and failed: a message that is sent again is said once.
+fn without_failed(mut messages: Vec<Message>, content: &Content) -> Vec<Message> {
+    loop {
+        let answer = messages.pop_if(|last| last.role == Role::Assistant && last.status == Status::Error);
+        let is_again = |last: &mut Message| last.role == Role::User && last.content == *content;
+        if messages.pop_if(is_again).is_none() {
+            messages.extend(answer);
+            return messages;
         }
     }
 }

@@ -150,8 +150,8 @@ pub struct History {
 pub struct OpenTurn {
     /// The thread.
     pub thread: ThreadId,
-    /// What [`History::next_sequence`] said; else [`StoreError::SequenceMoved`].
-    pub expected_sequence: i64,
+    /// What [`History::next_sequence`] said; else [`StoreError::SequenceMoved`]. `None`: wherever the thread is.
+    pub expected_sequence: Option<i64>,
     /// The user message, or `None` when an answer is regenerated.
     pub user: Option<NewUserMessage>,
     /// The id of the answer.

@@ -13,7 +13,7 @@ use crate::chat::MessageId;
 /// The first write of a turn.
 pub(super) fn open(db: &Connection, turn: &OpenTurn, keys: KeyAge, now: UnixMs) -> Result<(), StoreError> {
     let place = place_in_thread(db, turn.request.id.org(), &turn.thread)?;
-    if place.next_sequence != turn.expected_sequence {
+    if turn.expected_sequence.is_some_and(|expected| expected != place.next_sequence) {
         return Err(StoreError::SequenceMoved);
     }
     let asked_by = match &turn.user {

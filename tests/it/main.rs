@@ -36,3 +36,4 @@ mod survival;
 mod threads;
 #[cfg(test)]
 mod tidy;
+mod turns;

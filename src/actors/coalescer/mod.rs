@@ -47,6 +47,8 @@ pub struct Join {
     pub identity: Identity,
     /// What makes it equal to others; `None`: it shares with nobody.
     pub key: Option<RequestKey>,
+    /// See [`Ask::twin`].
+    pub twin: Option<RequestKey>,
     /// The turn to be opened in a thread.
     pub turn: Option<NewTurn>,
     /// What goes upstream.
@@ -63,7 +65,7 @@ pub struct NewTurn {
     /// The thread.
     pub thread: ThreadId,
     /// See [`OpenTurn::expected_sequence`].
-    pub expected_sequence: i64,
+    pub expected_sequence: Option<i64>,
     /// The new user message; `None` when an answer is regenerated.
     pub user: Option<NewUserMessage>,
     /// The user message that is answered, new or old.
@@ -158,6 +160,18 @@ pub struct FindTurn {
 /// A request that was found. Looking at it is not listening: who listens makes an [`Attachment`].
 #[derive(Debug)]
 pub struct Found(pub Arc<Subscription>);
+
+/// News from a stream: a thread's turn, or everybody's, is about to end. What comes of it follows.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Ending {
+    /// Which answer.
+    pub stream: StreamId,
+    /// Which thread; `None`: all that the answer runs for.
+    pub thread: Option<ThreadId>,
+    /// How it ends.
+    pub how: tables::Ending,
+}
 
 /// News from a stream: a thread's turn is over, the answer goes on for others.
 #[derive(Debug, Clone, Message)]
@@ -425,18 +439,25 @@ impl Actor for Coalescer {
 impl Handler<Join> for Coalescer {
     type Result = ();
 
-    fn handle(&mut self, join: Join, _: &mut Context<Self>) {
+    fn handle(&mut self, mut join: Join, _: &mut Context<Self>) {
         if self.is_ending {
             let failure = Failure::new(Code::Draining, "the server is about to stop").retry_after_ms(1_000);
             let _ = join.reply.send(Err(NotJoined::Failed(failure)));
             return;
         }
         let stream = StreamId::generate();
+        if let Some(turn) = join.turn.as_mut()
+            && self.tables.turn_of(&turn.thread).is_some()
+        {
+            // Should it begin a turn, then beside one that is the same message: in whatever order they come.
+            turn.expected_sequence = None;
+        }
         let ask = Ask {
             request: join.request.clone(),
             idempotency_key: join.identity.idempotency_key.clone(),
             body_digest: join.identity.body_digest,
             key: join.key.clone().unwrap_or_else(|| RequestKey::unshared(&stream)),
+            twin: join.twin.clone(),
             turn: join.turn.as_ref().map(NewTurn::ids),
             stream: stream.clone(),
         };
@@ -448,6 +469,9 @@ impl Handler<Join> for Coalescer {
                 let _ = join.reply.send(answer.map(Attachment::new).ok_or(NotJoined::JustEnded));
             }
             Decision::Withdrawn => self.answer_withdrawn(join, stream),
+            Decision::Wait(former) => {
+                let _ = join.reply.send(Err(NotJoined::TurnEnding(former)));
+            }
             Decision::Reject(failure) => {
                 let _ = join.reply.send(Err(NotJoined::Failed(failure)));
             }

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Cancel, Cancellation, Coalescer, Connections, Ended, Find, FindTurn, Found, Left, Load, NotTaken, Snapshot, Stop,
-    StreamStatus, TurnEnded, Weigh, Whose,
+    Cancel, Cancellation, Coalescer, Connections, Ended, Ending, Find, FindTurn, Found, Left, Load, NotTaken, Snapshot,
+    Stop, StreamStatus, TurnEnded, Weigh, Whose,
 };
 use crate::actors::stream::{self, Stream};
 use crate::chat::{StreamId, ThreadId};
@@ -108,8 +108,8 @@ impl Handler<Stop> for Coalescer {
             Whose::Everybody => (None, streams.values().collect()),
             Whose::Stream(stream) => (None, streams.get(&stream).into_iter().collect()),
             Whose::Thread(thread) => {
-                let stream = self.tables.turn_of(&thread).and_then(|(stream, _)| streams.get(stream));
-                (Some(thread), stream.into_iter().collect())
+                let chosen = self.tables.streams_of(&thread).filter_map(|stream| streams.get(stream)).collect();
+                (Some(thread), chosen)
             }
         };
         let mut answers = Vec::with_capacity(chosen.len());
@@ -142,6 +142,14 @@ impl Handler<FindTurn> for Coalescer {
     fn handle(&mut self, find: FindTurn, _: &mut Context<Self>) -> Option<Found> {
         let (_, request) = self.tables.turn_of(&find.thread)?;
         self.found((request.org() == &find.org).then(|| self.tables.payload(request))?)
+    }
+}
+
+impl Handler<Ending> for Coalescer {
+    type Result = ();
+
+    fn handle(&mut self, news: Ending, _: &mut Context<Self>) {
+        self.tables.ending(&news.stream, news.thread.as_ref(), news.how);
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Ask {
     pub body_digest: [u8; 32],
     /// What it asks for.
     pub key: RequestKey,
+    /// The message that it is, also when it shares with nobody: it may run beside the same message in its thread.
+    /// `None`: it runs beside nothing.
+    pub twin: Option<RequestKey>,
     /// The turn that it opens, unless its thread is being given the same answer already.
     pub turn: Option<TurnIds>,
     /// The generation to start, when it leads.
@@ -77,6 +80,8 @@ pub enum Decision {
     Repeat(RequestId),
     /// It was cancelled before it came.
     Withdrawn,
+    /// Its thread's former answer is about to be kept: it can be asked again when this request has ended.
+    Wait(RequestId),
     /// It cannot be served.
     Reject(Failure),
 }
@@ -99,12 +104,23 @@ struct Turn {
     /// The requests that share it, in order of arrival; the first one has not left.
     requests: VecDeque<RequestId>,
     ids: TurnIds,
+    ending: Option<Ending>,
+}
+
+/// How a turn is about to end, from the moment when that is certain until the store has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Its answer is all there: identical requests may still share it.
+    Answered,
+    /// Its clients want it no more: whoever asks now asks anew.
+    Withdrawn,
 }
 
 /// A running answer.
 #[derive(Debug)]
 struct Running {
     key: RequestKey,
+    twin: Option<RequestKey>,
     threads: HashSet<ThreadId>,
     requests: Vec<RequestId>,
 }
@@ -131,7 +147,8 @@ pub struct Tables<T> {
     limits: Limits,
     running: HashMap<StreamId, Running>,
     flights: HashMap<RequestKey, StreamId>,
-    turns: HashMap<ThreadId, Turn>,
+    /// More than one turn of a thread runs only where the same message was sent several times and shares nothing.
+    turns: HashMap<ThreadId, Vec<Turn>>,
     requests: HashMap<RequestId, Known<T>>,
     idempotency: HashMap<(OrgId, String), RequestId>,
     errors: HashMap<RequestKey, RecentError>,
@@ -167,10 +184,8 @@ impl<T> Tables<T> {
             return Decision::Withdrawn;
         }
         let flight = self.flights.get(&ask.key).cloned();
-        if let Some(running) = ask.turn.as_ref().and_then(|turn| self.turns.get(&turn.thread))
-            && flight.as_ref() != Some(&running.stream)
-        {
-            return Decision::Reject(in_the_way(running, ask));
+        if let Some(other) = self.in_the_way(ask, flight.as_ref()) {
+            return not_now(other, ask);
         }
         while self.requests.len() >= self.limits.requests_max {
             if !self.forget_oldest() {
@@ -213,11 +228,24 @@ impl<T> Tables<T> {
         })
     }
 
+    /// The turn that keeps a request from its thread.
+    fn in_the_way(&self, ask: &Ask, flight: Option<&StreamId>) -> Option<&Turn> {
+        let turns = self.turns.get(&ask.turn.as_ref()?.thread)?;
+        let shares = |turn: &&Turn| flight == Some(&turn.stream) && turn.ending != Some(Ending::Withdrawn);
+        if turns.iter().any(|turn| shares(&turn)) {
+            return None;
+        }
+        turns.iter().find(|turn| {
+            let same =
+                ask.twin.is_some() && self.running.get(&turn.stream).is_some_and(|running| running.twin == ask.twin);
+            !same || turn.ending == Some(Ending::Withdrawn)
+        })
+    }
+
     fn lead(&mut self, ask: &Ask) {
-        self.running.insert(
-            ask.stream.clone(),
-            Running { key: ask.key.clone(), threads: HashSet::new(), requests: Vec::new() },
-        );
+        let (key, twin) = (ask.key.clone(), ask.twin.clone());
+        let running = Running { key, twin, threads: HashSet::new(), requests: Vec::new() };
+        self.running.insert(ask.stream.clone(), running);
         self.flights.insert(ask.key.clone(), ask.stream.clone());
         self.remember(ask, ask.stream.clone());
     }
@@ -228,7 +256,8 @@ impl<T> Tables<T> {
             return Decision::Reject(Failure::new(Code::Overloaded, "too many requests share this answer"));
         }
         let opens = self.remember(ask, stream.clone());
-        let turn = ask.turn.as_ref().and_then(|turn| self.turns.get(&turn.thread)).map(|turn| turn.ids.clone());
+        let turns = ask.turn.as_ref().and_then(|turn| self.turns.get(&turn.thread));
+        let turn = turns.and_then(|turns| turns.iter().find(|turn| turn.stream == stream)).map(|turn| turn.ids.clone());
         Decision::Follow { stream, turn, opens }
     }
 
@@ -239,12 +268,17 @@ impl<T> Tables<T> {
             running.requests.push(ask.request.clone());
             if let Some(ids) = &ask.turn {
                 opened = running.threads.insert(ids.thread.clone());
-                let turn = self.turns.entry(ids.thread.clone()).or_insert_with(|| Turn {
-                    stream: stream.clone(),
-                    requests: VecDeque::new(),
-                    ids: ids.clone(),
-                });
-                turn.requests.push_back(ask.request.clone());
+                let turns = self.turns.entry(ids.thread.clone()).or_default();
+                let request = ask.request.clone();
+                match turns.iter_mut().find(|turn| turn.stream == stream) {
+                    Some(turn) => turn.requests.push_back(request),
+                    None => turns.push(Turn {
+                        stream: stream.clone(),
+                        requests: VecDeque::from([request]),
+                        ids: ids.clone(),
+                        ending: None,
+                    }),
+                }
             }
         }
         if let Some(idempotency_key) = &ask.idempotency_key {
@@ -281,7 +315,12 @@ impl<T> Tables<T> {
 
     /// The running answer of a thread, with the first of its requests that has not left.
     pub fn turn_of(&self, thread: &ThreadId) -> Option<(&StreamId, &RequestId)> {
-        self.turns.get(thread).and_then(|turn| Some((&turn.stream, turn.requests.front()?)))
+        self.turns.get(thread)?.iter().find_map(|turn| Some((&turn.stream, turn.requests.front()?)))
+    }
+
+    /// All running answers of a thread.
+    pub fn streams_of(&self, thread: &ThreadId) -> impl Iterator<Item = &StreamId> {
+        self.turns.get(thread).into_iter().flatten().map(|turn| &turn.stream)
     }
 
     /// Whether an answer runs.
@@ -307,8 +346,8 @@ impl<T> Tables<T> {
     pub fn left(&mut self, request: &RequestId) {
         let Some(known) = self.requests.get_mut(request) else { return };
         known.has_left = true;
-        let thread = known.thread.clone();
-        self.tidy_turn(thread.as_ref());
+        let (stream, thread) = (known.stream.clone(), known.thread.clone());
+        self.tidy_turn(&stream, thread.as_ref());
     }
 
     /// A request was not taken in by `stream` after all: it can be asked again.
@@ -316,15 +355,16 @@ impl<T> Tables<T> {
         let Some(known) = self.requests.get(request).filter(|known| known.stream == *stream) else { return };
         let thread = known.thread.clone();
         self.forget(stream, request);
-        if let Some(turn) = thread.as_ref().and_then(|thread| self.turns.get_mut(thread)) {
+        if let Some(turn) = self.turn_mut(stream, thread.as_ref()) {
             turn.requests.retain(|waiting| waiting != request);
         }
-        self.tidy_turn(thread.as_ref());
+        self.tidy_turn(stream, thread.as_ref());
     }
 
     /// Sees to it that the first request of a turn is one that is still there.
-    fn tidy_turn(&mut self, thread: Option<&ThreadId>) {
-        let Some(turn) = thread.and_then(|thread| self.turns.get_mut(thread)) else { return };
+    fn tidy_turn(&mut self, stream: &StreamId, thread: Option<&ThreadId>) {
+        let Some(turns) = thread.and_then(|thread| self.turns.get_mut(thread)) else { return };
+        let Some(turn) = turns.iter_mut().find(|turn| turn.stream == *stream) else { return };
         while let Some(first) = turn.requests.front()
             && self.requests.get(first).is_none_or(|known| known.has_left)
         {
@@ -332,13 +372,35 @@ impl<T> Tables<T> {
         }
     }
 
+    fn turn_mut(&mut self, stream: &StreamId, thread: Option<&ThreadId>) -> Option<&mut Turn> {
+        self.turns.get_mut(thread?)?.iter_mut().find(|turn| turn.stream == *stream)
+    }
+
+    /// The turn of `thread`, or every turn of the answer, is about to end.
+    pub fn ending(&mut self, stream: &StreamId, thread: Option<&ThreadId>, ending: Ending) {
+        if thread.is_none() && ending == Ending::Withdrawn {
+            self.close(stream);
+        }
+        let Some(running) = self.running.get(stream) else { return };
+        for thread in running.threads.iter().filter(|of_stream| thread.is_none_or(|thread| thread == *of_stream)) {
+            let turns = self.turns.get_mut(thread).into_iter().flatten();
+            turns.filter(|turn| turn.stream == *stream).for_each(|turn| turn.ending = Some(ending));
+        }
+    }
+
     /// A thread's turn is over although its answer goes on for other threads.
     pub fn turn_ended(&mut self, stream: &StreamId, thread: &ThreadId) {
-        if self.turns.get(thread).is_some_and(|turn| turn.stream == *stream) {
-            self.turns.remove(thread);
-        }
+        self.remove_turn(stream, thread);
         if let Some(running) = self.running.get_mut(stream) {
             running.threads.remove(thread);
+        }
+    }
+
+    fn remove_turn(&mut self, stream: &StreamId, thread: &ThreadId) {
+        let Some(turns) = self.turns.get_mut(thread) else { return };
+        turns.retain(|turn| turn.stream != *stream);
+        if turns.is_empty() {
+            self.turns.remove(thread);
         }
     }
 
@@ -356,11 +418,7 @@ impl<T> Tables<T> {
     pub fn ended(&mut self, stream: &StreamId, failure: Option<Failure>, retain: Option<usize>, now: Instant) {
         self.close(stream);
         let Some(running) = self.running.remove(stream) else { return };
-        for thread in &running.threads {
-            if self.turns.get(thread).is_some_and(|turn| turn.stream == *stream) {
-                self.turns.remove(thread);
-            }
-        }
+        running.threads.iter().for_each(|thread| self.remove_turn(stream, thread));
         let room = !self.limits.error_ttl.is_zero() && self.errors.len() < self.limits.requests_max;
         if let Some(failure) = failure.filter(|_| room) {
             self.errors.insert(running.key, RecentError { failure, until: now + self.limits.error_ttl });
@@ -421,13 +479,16 @@ impl<T> Tables<T> {
     }
 }
 
-/// Why a request cannot begin a turn while another one runs in its thread.
-fn in_the_way(running: &Turn, ask: &Ask) -> Failure {
+/// What becomes of a request that cannot begin a turn, because another one runs in its thread.
+fn not_now(running: &Turn, ask: &Ask) -> Decision {
     let first = running.requests.front();
     if first.is_some_and(|first| first.org() != ask.request.org()) {
-        return Failure::new(Code::ThreadNotFound, "no such thread");
+        return Decision::Reject(Failure::new(Code::ThreadNotFound, "no such thread"));
+    }
+    if let (Some(_), Some(first)) = (running.ending, first) {
+        return Decision::Wait(first.clone());
     }
     let mut failure = Failure::new(Code::TurnInProgress, "another message of this thread is being answered");
     failure.conflicting_request_id = first.map(|request| request.as_str().into());
-    failure
+    Decision::Reject(failure)
 }

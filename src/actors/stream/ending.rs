@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 use super::joining::keep_request;
 use super::{Member, NotJoined, Settled, State, Stream, TurnSettled, Waiting, broken, tell};
 use crate::actors::coalescer;
-use crate::actors::coalescer::tables::TurnIds;
+use crate::actors::coalescer::tables::{Ending, TurnIds};
 use crate::actors::subscriber::Ended;
-use crate::chat::{MessageId, StreamId};
+use crate::chat::{MessageId, StreamId, ThreadId};
 use crate::event::{Finish, FinishReason, Status, Usage};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Kept, Outcome, StreamLog, Subscription, Transcript};
@@ -74,6 +74,11 @@ impl Stream {
         let was_kept = self.state != State::Asking;
         self.state = State::Settling;
         if was_kept {
+            let how = match outcome.status {
+                Status::Complete | Status::Error => Ending::Answered,
+                _ => Ending::Withdrawn,
+            };
+            self.tell_coalescer(coalescer::Ending { stream: self.id.clone(), thread: None, how });
             self.ending = Some((outcome, at));
             return self.settle_if_open(ctx);
         }
@@ -210,6 +215,7 @@ impl Stream {
         let Some(turn) = turn else {
             return members.iter().for_each(|member| self.end_member(member, outcome.clone()));
         };
+        self.give_up(turn.thread.clone());
         let (at, last_seq) = (Instant::now(), self.log.last_seq());
         members.iter().for_each(|member| member.subscription.cut_at(last_seq));
         let write = self.write_end(vec![turn.answer.clone()], members.iter(), &outcome, at);
@@ -227,6 +233,12 @@ impl Stream {
                 end_subscriber(member, Ended { outcome: outcome.clone(), last_seq, at });
             }
         });
+    }
+
+    /// Nobody of a thread wants its turn any more, which is about to end.
+    pub(super) fn give_up(&self, thread: ThreadId) {
+        let (stream, how) = (self.id.clone(), Ending::Withdrawn);
+        self.tell_coalescer(coalescer::Ending { stream, thread: Some(thread), how });
     }
 
     /// The actor is going without having ended its answer.

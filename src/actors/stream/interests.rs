@@ -126,6 +126,12 @@ impl<S, W> Interests<S, W> {
         }
     }
 
+    /// The turn of a request, when all who asked for it are about to leave.
+    pub fn given_up(&self, request: &RequestId) -> Option<&TurnIds> {
+        let turn = self.groups.get(&self.by_request.get(request)?.group)?.turn.as_ref()?;
+        (self.staying_of(&turn.answer) == 0).then_some(turn)
+    }
+
     /// The requests of a turn that wanted to leave before it was open. They are staying again.
     pub fn take_leaving(&mut self, answer: Option<&MessageId>) -> Vec<(RequestId, Status)> {
         if self.leaving == 0 {

@@ -38,7 +38,12 @@ impl Stream {
     pub(super) fn withdraw(&mut self, request: &RequestId, status: Status, ctx: &mut Context<Self>) -> Cancelled {
         match self.interests.withdraw(request, status) {
             Withdrawn::Unknown => Cancelled::AlreadyOver,
-            Withdrawn::Later => Cancelled::Shared,
+            Withdrawn::Later => {
+                if let Some(thread) = self.interests.given_up(request).map(|turn| turn.thread.clone()) {
+                    self.give_up(thread);
+                }
+                Cancelled::Shared
+            }
             Withdrawn::Shared(member) => {
                 self.end_one(member, status);
                 Cancelled::Shared

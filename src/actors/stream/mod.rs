@@ -80,6 +80,8 @@ pub enum NotJoined {
     SequenceMoved,
     /// The answer has just ended: ask again.
     JustEnded,
+    /// The thread's former answer is being kept: ask again when this request has ended.
+    TurnEnding(RequestId),
 }
 
 /// Takes one request's interest back: its client has cancelled, or has gone.
@@ -343,7 +345,9 @@ impl Outcome {
     pub(super) fn refused(refusal: &NotJoined) -> Self {
         let failure = match refusal {
             NotJoined::Failed(failure) => failure.clone(),
-            NotJoined::SequenceMoved | NotJoined::JustEnded => Failure::new(Code::TurnInProgress, "try again"),
+            NotJoined::SequenceMoved | NotJoined::JustEnded | NotJoined::TurnEnding(_) => {
+                Failure::new(Code::TurnInProgress, "try again")
+            }
         };
         Self::failed(failure, false)
     }

@@ -30,6 +30,7 @@ impl Reply {
     /// The request has joined.
     pub(super) fn joined(mut self) {
         if let Some(to) = self.to.take() {
+            self.subscription.joined();
             let _ = to.send(Ok(Attachment::new(self.subscription.clone())));
         }
     }

@@ -119,7 +119,7 @@ fn regeneration(org: &OrgId, thread: &ThreadId, expected_sequence: i64) -> OpenT
     let request = request(org);
     OpenTurn {
         thread: thread.clone(),
-        expected_sequence,
+        expected_sequence: Some(expected_sequence),
         user: None,
         answer: MessageId::generate(),
         provider: request.provider.clone(),

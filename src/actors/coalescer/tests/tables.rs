@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::super::tables::{Ask, Decision, Limits, REQUEST_BYTES, Tables, TurnIds};
+use super::super::tables::{Ask, Decision, Ending, Limits, REQUEST_BYTES, Tables, TurnIds};
 use crate::chat::{
     ChatMessage, ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, Role, Scope, StreamId, ThreadId,
 };
@@ -23,22 +23,58 @@ const LIMITS: Limits = Limits {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Join { org: usize, request: usize, key: usize, thread: Option<usize>, idempotency: Option<usize>, body: u8 },
-    Ended { which: usize, fails: bool, retain: Option<usize> },
-    TurnEnded { which: usize, thread: usize },
-    Left { org: usize, request: usize },
-    NotTaken { org: usize, request: usize },
-    IntendCancel { org: usize, request: usize },
-    Pass { ms: u64 },
+    Join {
+        org: usize,
+        request: usize,
+        key: usize,
+        shares: bool,
+        thread: Option<usize>,
+        idempotency: Option<usize>,
+        body: u8,
+    },
+    Ending {
+        which: usize,
+        thread: Option<usize>,
+        how: Ending,
+    },
+    Ended {
+        which: usize,
+        fails: bool,
+        retain: Option<usize>,
+    },
+    TurnEnded {
+        which: usize,
+        thread: usize,
+    },
+    Left {
+        org: usize,
+        request: usize,
+    },
+    NotTaken {
+        org: usize,
+        request: usize,
+    },
+    IntendCancel {
+        org: usize,
+        request: usize,
+    },
+    Pass {
+        ms: u64,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let maybe = |range| prop::option::of(range);
     prop_oneof![
-        12 => (0_usize..2, 0_usize..8, 0_usize..3, maybe(0_usize..2), prop::option::weighted(0.2, 0_usize..2), 0_u8..2)
-            .prop_map(|(org, request, key, thread, idempotency, body)| {
-                Op::Join { org, request, key, thread, idempotency, body }
+        12 => (
+            (0_usize..2, 0_usize..8, 0_usize..3, prop::bool::weighted(0.8)),
+            (maybe(0_usize..2), prop::option::weighted(0.2, 0_usize..2), 0_u8..2),
+        )
+            .prop_map(|((org, request, key, shares), (thread, idempotency, body))| {
+                Op::Join { org, request, key, shares, thread, idempotency, body }
             }),
+        2 => (0_usize..3, maybe(0_usize..2), prop_oneof![Just(Ending::Answered), Just(Ending::Withdrawn)])
+            .prop_map(|(which, thread, how)| Op::Ending { which, thread, how }),
         4 => (0_usize..3, any::<bool>(), maybe(0_usize..15_000))
             .prop_map(|(which, fails, retain)| Op::Ended { which, fails, retain }),
         1 => (0_usize..3, 0_usize..2).prop_map(|(which, thread)| Op::TurnEnded { which, thread }),
@@ -87,7 +123,9 @@ struct Request {
 struct Flight {
     stream: StreamId,
     key: RequestKey,
+    twin: Option<RequestKey>,
     joined: Vec<RequestId>,
+    takes_more: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -95,6 +133,7 @@ struct ThreadTurn {
     stream: StreamId,
     ids: TurnIds,
     members: Vec<RequestId>,
+    ending: Option<Ending>,
 }
 
 /// What the tables ought to contain.
@@ -127,11 +166,18 @@ impl Model {
         if self.intents.iter().any(|(id, until)| *id == ask.request && now < *until) {
             return Decision::Withdrawn;
         }
-        let flight = self.running.iter().find(|flight| flight.key == ask.key).cloned();
-        let turn = ask.turn.as_ref().and_then(|ids| self.turns.iter().find(|turn| turn.ids.thread == ids.thread));
-        let turn = turn.cloned();
-        if turn.as_ref().is_some_and(|turn| flight.as_ref().is_none_or(|flight| flight.stream != turn.stream)) {
-            return reject(Code::TurnInProgress);
+        let flight = self.running.iter().find(|flight| flight.key == ask.key && flight.takes_more).cloned();
+        let of_thread = |turn: &&ThreadTurn| ask.turn.as_ref().is_some_and(|ids| turn.ids.thread == ids.thread);
+        let turns: Vec<_> = self.turns.iter().filter(of_thread).cloned().collect();
+        let is_flight = |turn: &&ThreadTurn| flight.as_ref().is_some_and(|flight| flight.stream == turn.stream);
+        let turn = turns.iter().find(is_flight).cloned();
+        if turn.as_ref().is_none_or(|turn| turn.ending == Some(Ending::Withdrawn))
+            && let Some(other) = turns.iter().find(|turn| !self.is_twin(turn, ask))
+        {
+            return match (other.ending, other.members.first()) {
+                (Some(_), Some(first)) => Decision::Wait(first.clone()),
+                _ => reject(Code::TurnInProgress),
+            };
         }
         while self.requests.len() >= LIMITS.requests_max {
             if !self.forget_oldest() {
@@ -153,9 +199,23 @@ impl Model {
         if self.running.len() >= LIMITS.streams_max {
             return reject(Code::Overloaded);
         }
-        self.running.push(Flight { stream: ask.stream.clone(), key: ask.key.clone(), joined: Vec::new() });
+        let (stream, key, twin) = (ask.stream.clone(), ask.key.clone(), ask.twin.clone());
+        self.running.push(Flight { stream, key, twin, joined: Vec::new(), takes_more: true });
         self.take_in(ask, &ask.stream);
         Decision::Lead
+    }
+
+    fn is_twin(&self, turn: &ThreadTurn, ask: &Ask) -> bool {
+        let flight = self.running.iter().find(|flight| flight.stream == turn.stream).unwrap();
+        ask.twin.is_some() && flight.twin == ask.twin && turn.ending != Some(Ending::Withdrawn)
+    }
+
+    fn ending(&mut self, stream: &StreamId, thread: Option<&ThreadId>, how: Ending) {
+        let flight = self.running.iter_mut().find(|flight| flight.stream == *stream).unwrap();
+        flight.takes_more &= thread.is_some() || how == Ending::Answered;
+        let of_stream = self.turns.iter_mut().filter(|turn| turn.stream == *stream);
+        let meant = of_stream.filter(|turn| thread.is_none_or(|thread| *thread == turn.ids.thread));
+        meant.for_each(|turn| turn.ending = Some(how));
     }
 
     fn take_in(&mut self, ask: &Ask, stream: &StreamId) {
@@ -168,11 +228,11 @@ impl Model {
             idempotency: ask.idempotency_key.clone(),
         });
         let Some(ids) = &ask.turn else { return };
-        match self.turns.iter_mut().find(|turn| turn.ids.thread == ids.thread) {
+        match self.turns.iter_mut().find(|turn| turn.ids.thread == ids.thread && turn.stream == *stream) {
             Some(turn) => turn.members.push(ask.request.clone()),
             None => {
                 let members = vec![ask.request.clone()];
-                self.turns.push(ThreadTurn { stream: stream.clone(), ids: ids.clone(), members });
+                self.turns.push(ThreadTurn { stream: stream.clone(), ids: ids.clone(), members, ending: None });
             }
         }
     }
@@ -191,7 +251,7 @@ impl Model {
     }
 
     fn end(&mut self, which: usize, fails: bool, retain: Option<usize>, now: Instant) {
-        let Flight { stream, key, joined } = self.running.remove(which);
+        let Flight { stream, key, joined, .. } = self.running.remove(which);
         self.turns.retain(|turn| turn.stream != stream);
         if fails {
             self.errors.retain(|(known, _)| *known != key);
@@ -234,8 +294,9 @@ impl Pair {
 
     fn apply(&mut self, op: &Op) {
         match op.clone() {
-            Op::Join { org: of, request, key: which, thread, idempotency, body } => {
+            Op::Join { org: of, request, key: which, shares, thread, idempotency, body } => {
                 self.generation += 1;
+                let stream = StreamId::new(format!("s-{}", self.generation));
                 let ids = |thread| TurnIds {
                     thread: thread_id(of, thread),
                     user_message: None,
@@ -245,11 +306,19 @@ impl Pair {
                     request: request_id(of, request),
                     idempotency_key: idempotency.map(|key| format!("i-{key}")),
                     body_digest: [body; 32],
-                    key: key(of, which),
+                    key: if shares { key(of, which) } else { RequestKey::unshared(&stream) },
+                    twin: Some(key(of, which)),
                     turn: thread.map(ids),
-                    stream: StreamId::new(format!("s-{}", self.generation)),
+                    stream,
                 };
                 self.join(&ask);
+            }
+            Op::Ending { which, thread, how } => {
+                if let Some(Flight { stream, .. }) = self.model.running.get(which).cloned() {
+                    let thread = thread.map(|thread| thread_id(0, thread));
+                    self.tables.ending(&stream, thread.as_ref(), how);
+                    self.model.ending(&stream, thread.as_ref(), how);
+                }
             }
             Op::Ended { which, fails, retain } => {
                 if let Some(flight) = self.model.running.get(which) {
@@ -303,9 +372,9 @@ impl Pair {
                 assert_eq!(failure.code, expected.code);
                 if failure.code == Code::TurnInProgress {
                     let thread = &ask.turn.as_ref().unwrap().thread;
-                    let turn = self.model.turns.iter().find(|turn| turn.ids.thread == *thread).unwrap();
-                    let first = turn.members.first().map(|first| first.as_str());
-                    assert_eq!(failure.conflicting_request_id.as_deref(), first);
+                    let turns = self.model.turns.iter().filter(|turn| turn.ids.thread == *thread);
+                    let mut firsts = turns.map(|turn| turn.members.first().map(|first| first.as_str()));
+                    assert!(firsts.any(|first| first == failure.conflicting_request_id.as_deref()));
                 }
             }
             _ => assert_eq!(decision, expected),
@@ -332,8 +401,8 @@ impl Pair {
         }
         for (of, thread) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let thread = thread_id(of, thread);
-            let turn = model.turns.iter().find(|turn| turn.ids.thread == thread);
-            let expected = turn.and_then(|turn| Some((&turn.stream, turn.members.first()?)));
+            let mut turns = model.turns.iter().filter(|turn| turn.ids.thread == thread);
+            let expected = turns.find_map(|turn| Some((&turn.stream, turn.members.first()?)));
             assert_eq!(tables.turn_of(&thread), expected);
         }
     }
@@ -366,6 +435,7 @@ fn ask(of: usize, request: usize) -> Ask {
         idempotency_key: None,
         body_digest: [0; 32],
         key: key(of, request),
+        twin: Some(key(of, request)),
         turn: Some(ids),
         stream: StreamId::new(format!("s-{of}-{request}")),
     }
@@ -419,4 +489,61 @@ fn an_answer_too_large_to_be_retained_is_not() {
     tables.ended(&only.stream, None, Some(LIMITS.retained_bytes_max), Instant::now());
 
     assert_eq!((tables.retained(), tables.requests(), tables.retained_bytes()), (0, 0, 0));
+}
+
+#[test]
+fn another_message_waits_for_a_turn_that_is_about_to_end() {
+    let mut tables = Tables::<()>::new(LIMITS);
+    let (first, now) = (ask(0, 1), Instant::now());
+    tables.join(&first, now);
+
+    tables.ending(&first.stream, None, Ending::Answered);
+
+    assert_eq!(tables.join(&ask(0, 2), now), Decision::Wait(first.request.clone()));
+    let Decision::Reject(foreign) = tables.join(&ask(1, 2), now) else { panic!("joined") };
+    assert_eq!(foreign.code, Code::ThreadNotFound);
+    tables.ended(&first.stream, None, Some(0), now);
+    assert_eq!(tables.join(&ask(0, 2), now), Decision::Lead);
+}
+
+#[test]
+fn an_identical_message_shares_an_answer_that_is_being_kept_and_none_that_was_given_up() {
+    for (how, joins) in [(Ending::Answered, true), (Ending::Withdrawn, false)] {
+        for everybody in [true, false] {
+            let mut tables = Tables::<()>::new(LIMITS);
+            let (first, now) = (ask(0, 1), Instant::now());
+            let thread = first.turn.as_ref().map(|turn| turn.thread.clone()).filter(|_| !everybody);
+            tables.join(&first, now);
+
+            tables.ending(&first.stream, thread.as_ref(), how);
+
+            let identical = Ask { request: request_id(0, 2), ..first.clone() };
+            let decision = tables.join(&identical, now);
+            assert_eq!(matches!(decision, Decision::Follow { .. }), joins, "{how:?}: {decision:?}");
+            assert_eq!(decision == Decision::Wait(first.request), !joins);
+        }
+    }
+}
+
+#[test]
+fn the_same_message_runs_beside_itself_when_it_shares_nothing_and_another_one_does_not() {
+    let mut tables = Tables::<()>::new(LIMITS);
+    let now = Instant::now();
+    let alone = |request: usize, twin| {
+        let ask = ask(0, request);
+        Ask { key: RequestKey::unshared(&ask.stream), twin, ..ask }
+    };
+    let message = Some(key(0, 1));
+    assert_eq!(tables.join(&alone(1, message.clone()), now), Decision::Lead);
+
+    assert_eq!(tables.join(&alone(2, message), now), Decision::Lead);
+    for other in [None, Some(key(0, 2))] {
+        let Decision::Reject(failure) = tables.join(&alone(3, other), now) else { panic!("joined") };
+        assert_eq!(failure.code, Code::TurnInProgress);
+    }
+
+    let thread = ThreadId::new("t");
+    assert_eq!(tables.streams_of(&thread).count(), 2);
+    tables.ended(&StreamId::new("s-0-1"), None, Some(0), now);
+    assert_eq!(tables.turn_of(&thread), Some((&StreamId::new("s-0-2"), &request_id(0, 2))));
 }

@@ -29,7 +29,7 @@ async fn check_at_the_end(count: usize, in_same_thread: bool) {
     house.coalescer.send(join).await.unwrap();
     let second_heard = match answer.await.unwrap() {
         Ok(attachment) => Listener::new(attachment).heard().await,
-        Err(NotJoined::SequenceMoved | NotJoined::JustEnded) => house.hear(&second).await,
+        Err(NotJoined::SequenceMoved | NotJoined::JustEnded | NotJoined::TurnEnding(_)) => house.hear(&second).await,
         Err(NotJoined::Failed(failure)) => panic!("{failure} after {count} steps"),
     };
 
@@ -73,7 +73,7 @@ async fn check_after_a_stop(count: usize) {
     house.coalescer.send(join).await.unwrap();
     let again = match answer.await.unwrap() {
         Ok(attachment) => Listener::new(attachment).heard().await,
-        Err(NotJoined::SequenceMoved | NotJoined::JustEnded) => house.hear(&asks[2]).await,
+        Err(NotJoined::SequenceMoved | NotJoined::JustEnded | NotJoined::TurnEnding(_)) => house.hear(&asks[2]).await,
         Err(NotJoined::Failed(failure)) => panic!("{failure} after {count} steps"),
     };
 

@@ -5,7 +5,9 @@ use std::task::Poll;
 
 use super::provider::{Dialect, Provider};
 use super::*;
-use crate::actors::coalescer::{self, Cancel, Coalescer, FindTurn, Load, Settings, Streams, Weigh, Whose, tables};
+use crate::actors::coalescer::{
+    self, Cancel, Coalescer, Find, FindTurn, Load, Settings, Streams, Weigh, Whose, tables,
+};
 use crate::actors::guardian::Link;
 use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{self, InFlight, Pacer};
@@ -259,7 +261,7 @@ impl House {
             let user = NewUserMessage { id: MessageId::generate(), content, meta: Value::Null };
             turn = Some(NewTurn {
                 thread: thread.clone(),
-                expected_sequence: history.next_sequence,
+                expected_sequence: Some(history.next_sequence),
                 user_message: Some(user.id.clone()),
                 user: Some(user),
                 answer: MessageId::generate(),
@@ -281,9 +283,10 @@ impl House {
             extra,
         };
         let scope = Scope::Principal(ask.org.clone(), Principal::new("somebody"));
-        let key = ask.shares.then(|| RequestKey::new(&scope, &chat));
+        let twin = (!ask.has_tools).then(|| RequestKey::new(&scope, &chat));
+        let key = twin.clone().filter(|_| ask.shares);
         let (request, identity, arrived) = (ask.request.clone(), ask.identity(), Instant::now());
-        coalescer::Join { request, identity, key, turn, chat, arrived, reply }
+        coalescer::Join { request, identity, key, twin, turn, chat, arrived, reply }
     }
 
     /// Asks once; the answer says what came of it.
@@ -301,6 +304,11 @@ impl House {
                 Ok(attachment) => return Ok(Listener::new(attachment)),
                 Err(NotJoined::Failed(failure)) => return Err(failure),
                 Err(NotJoined::SequenceMoved | NotJoined::JustEnded) => {}
+                Err(NotJoined::TurnEnding(former)) => {
+                    if let Some(former) = self.coalescer.send(Find(former)).await.unwrap() {
+                        former.0.ended().await;
+                    }
+                }
             }
         }
         panic!("asked again and again");
