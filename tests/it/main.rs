@@ -22,6 +22,7 @@ mod pacing;
 mod process;
 #[cfg(test)]
 mod promises;
+mod proxy;
 #[cfg(test)]
 mod resume;
 #[cfg(test)]
