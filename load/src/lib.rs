@@ -1,7 +1,9 @@
 //! load: what verifies a running weir. A provider that misbehaves by name ([`mock`]), a client that looks closely
-//! ([`client`], [`sse`]), weir as a process ([`target`]), and the measurements made with them ([`suites`]).
+//! ([`client`], [`sse`]), weir as a process ([`target`]), the measurements made with them ([`suites`]), and what an
+//! operator asks of any weir ([`checks`]).
 
 pub mod body;
+pub mod checks;
 pub mod client;
 pub mod mock;
 pub mod report;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use load::checks::{alerts, compare, diagnose, profile, smoke, suite};
 use load::mock::{Mock, Rate, faults};
 use load::report::Report;
 use load::suites::{burst, cancel, cpu, fanout, idle, kill, soak, ttft};
@@ -27,6 +28,18 @@ struct Arguments {
 enum Command {
     /// Plays an OpenAI-shaped provider that behaves as the model's name asks for, until it is interrupted.
     Mock(MockArguments),
+    /// Signs a running weir off: time to first token, cancel, queue, sharing.
+    Suite(Measurement<suite::Arguments>),
+    /// Looks at one stream of a running weir: headers, first bytes, frames, end.
+    Smoke(Measurement<smoke::Arguments>),
+    /// Says where the time goes between here and a running weir's first token, and whether something buffers.
+    Diagnose(Measurement<diagnose::Arguments>),
+    /// Asks a running weir for its alerts; ends with 1 while there are any.
+    Alerts(Measurement<alerts::Arguments>),
+    /// Switches a running weir's pacers to a profile of its configuration.
+    Profile(Measurement<profile::Arguments>),
+    /// Compares the times to the first token of two running weirs, in turns.
+    Compare(Measurement<compare::Arguments>),
     /// Sends the same message many times at once to one thread: one turn, one upstream call.
     Burst(Measurement<burst::Arguments>),
     /// Compares the time to the first token with and without weir, and how far apart tokens stay.
@@ -93,6 +106,10 @@ fn main() -> ExitCode {
 
 /// An interrupt drops what runs, and with it the processes that were started.
 async fn run_unless_interrupted(command: Command) -> Result<ExitCode, String> {
+    // It puts back what it has changed.
+    if let Command::Suite(measurement) = command {
+        return print(suite::run(&measurement.arguments, interrupted()).await, measurement.json);
+    }
     tokio::select! {
         biased;
         outcome = run(command) => outcome,
@@ -103,6 +120,14 @@ async fn run_unless_interrupted(command: Command) -> Result<ExitCode, String> {
 async fn run(command: Command) -> Result<ExitCode, String> {
     match command {
         Command::Mock(arguments) => play_provider(arguments).await,
+        Command::Suite(measurement) => {
+            print(suite::run(&measurement.arguments, std::future::pending()).await, measurement.json)
+        }
+        Command::Smoke(measurement) => print(smoke::run(&measurement.arguments).await, measurement.json),
+        Command::Diagnose(measurement) => print(diagnose::run(&measurement.arguments).await, measurement.json),
+        Command::Alerts(measurement) => print(alerts::run(&measurement.arguments).await, measurement.json),
+        Command::Profile(measurement) => print(profile::run(&measurement.arguments).await, measurement.json),
+        Command::Compare(measurement) => print(compare::run(&measurement.arguments).await, measurement.json),
         Command::Burst(measurement) => print(burst::run(&measurement.arguments).await, measurement.json),
         Command::Ttft(measurement) => print(ttft::run(&measurement.arguments).await, measurement.json),
         Command::Cancel(measurement) => print(cancel::run(&measurement.arguments).await, measurement.json),

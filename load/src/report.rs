@@ -11,12 +11,13 @@ pub struct Report {
     suite: &'static str,
     values: Map<String, Value>,
     checks: Vec<(String, bool)>,
+    lines: Vec<String>,
 }
 
 impl Report {
     /// A report without findings.
     pub fn new(suite: &'static str) -> Self {
-        Self { suite, values: Map::new(), checks: Vec::new() }
+        Self { suite, values: Map::new(), checks: Vec::new(), lines: Vec::new() }
     }
 
     /// Notes a value.
@@ -33,6 +34,16 @@ impl Report {
         self.checks.push((what.into(), holds));
     }
 
+    /// Adds a line that stands at the end as it is.
+    pub fn line(&mut self, line: impl Into<String>) {
+        self.lines.push(line.into());
+    }
+
+    /// Those lines.
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
     /// Whether everything is as it must be.
     pub fn holds(&self) -> bool {
         self.checks.iter().all(|(_, holds)| *holds)
@@ -42,7 +53,7 @@ impl Report {
     pub fn json(&self) -> Value {
         let checks = self.checks.iter().map(|(what, holds)| json!({"check": what, "ok": holds}));
         let checks: Vec<_> = checks.collect();
-        json!({"suite": self.suite, "ok": self.holds(), "checks": checks, "values": self.values})
+        json!({"suite": self.suite, "ok": self.holds(), "checks": checks, "values": self.values, "lines": self.lines})
     }
 }
 
@@ -55,7 +66,7 @@ impl fmt::Display for Report {
         for (what, holds) in &self.checks {
             writeln!(f, "  {} {what}", if *holds { "ok  " } else { "FAIL" })?;
         }
-        Ok(())
+        self.lines.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 

@@ -8,6 +8,7 @@ mod adapters;
 mod burst;
 #[cfg(test)]
 mod cancel;
+mod checks;
 #[cfg(test)]
 mod disconnect;
 #[cfg(test)]

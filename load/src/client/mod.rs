@@ -126,6 +126,11 @@ impl Client {
         self
     }
 
+    /// The server's name and port.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// A new connection.
     pub async fn connect(&self) -> Result<Connection<TcpStream>, ClientError> {
         let stream = TcpStream::connect(&self.authority).await.map_err(ClientError::Connect)?;

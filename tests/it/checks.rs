@@ -1,0 +1,139 @@
+//! What operators run against their weir: each command finds a good one good, and says what is wrong with another.
+
+use clap::{Args, Parser};
+use load::checks::{alerts, compare, diagnose, profile, smoke, suite};
+use load::report::Report;
+use load::target::TargetError;
+
+use crate::support::gateway::{Gateway, message};
+
+/// A pace that is narrow without the profile.
+const PROFILE: &str = "[profiles.ttft.providers.mock]\nrps = 1000.0\nconcurrency = 100\nburst = 100";
+/// Enough of them to be a rate.
+const FAILURES: usize = 20;
+const MODEL: &str = "text@tokens=30,gap_ms=5";
+
+#[derive(Parser)]
+struct Line<A: Args> {
+    #[command(flatten)]
+    arguments: A,
+}
+
+/// What a command line means.
+fn line<A: Args>(gateway: &Gateway, words: &[&str]) -> A {
+    let url = format!("http://{}", gateway.address());
+    Line::parse_from(["load", "--url", &url].into_iter().chain(words.iter().copied())).arguments
+}
+
+/// The rate that the mock is called with.
+async fn rps(gateway: &Gateway) -> f64 {
+    let pacers = gateway.get("/api/admin/pacers").await;
+    let pacer = pacers.as_array().unwrap().iter().find(|pacer| pacer["provider"] == "mock");
+    pacer.unwrap()["rps"].as_f64().unwrap()
+}
+
+fn lines(report: &Report) -> String {
+    report.lines().join("\n")
+}
+
+async fn run_suite(gateway: &Gateway, words: &[&str]) -> Report {
+    let arguments: suite::Arguments = line(gateway, words);
+    suite::run(&arguments, std::future::pending()).await.unwrap()
+}
+
+#[actix_web::test]
+async fn the_suite_signs_a_good_weir_off_and_puts_the_pacers_back() {
+    let gateway = Gateway::with("rps = 50.0\nconcurrency = 60\nburst = 60", PROFILE).await;
+
+    let report = run_suite(&gateway, &["-n", "6", "--burst", "20", "--model", MODEL]).await;
+
+    assert!(report.holds(), "{report}");
+    assert_eq!(report.lines().len(), 3);
+    assert!(lines(&report).matches("PASS").count() == 2 && lines(&report).contains("OK"), "{report}");
+    assert_eq!(rps(&gateway).await, 50.0);
+    gateway.at_rest().await;
+}
+
+#[actix_web::test]
+async fn an_interrupted_suite_puts_the_pacers_back() {
+    let gateway = Gateway::with("rps = 50.0\nconcurrency = 60\nburst = 60", PROFILE).await;
+    let arguments: suite::Arguments = line(&gateway, &["--model", "silent"]);
+    let in_the_middle = async {
+        gateway.called(|counts| counts.streams_live > 0).await;
+        assert_eq!(rps(&gateway).await, 1_000.0);
+        Ok(())
+    };
+
+    let report = suite::run(&arguments, in_the_middle).await.unwrap();
+
+    assert!(!report.holds());
+    assert_eq!(rps(&gateway).await, 50.0);
+}
+
+#[actix_web::test]
+async fn the_suite_fails_where_the_provider_fails() {
+    let gateway = Gateway::start().await;
+    let arguments: suite::Arguments = line(&gateway, &["--model", "auth", "-n", "2"]);
+
+    let failed = suite::run(&arguments, std::future::pending()).await;
+
+    assert!(matches!(failed, Err(TargetError::Api(_))), "{failed:?}");
+}
+
+#[actix_web::test]
+async fn smoke_and_diagnose_have_nothing_to_say_against_a_good_weir() {
+    let gateway = Gateway::start().await;
+
+    let smoked = smoke::run(&line(&gateway, &["--model", MODEL])).await.unwrap();
+    let diagnosed = diagnose::run(&line(&gateway, &["--model", MODEL])).await.unwrap();
+
+    assert!(smoked.holds(), "{smoked}");
+    assert!(diagnosed.holds(), "{diagnosed}");
+}
+
+#[actix_web::test]
+async fn alerts_are_the_exit_code() {
+    let gateway = Gateway::start().await;
+    let arguments: alerts::Arguments = line(&gateway, &[]);
+    assert!(alerts::run(&arguments).await.unwrap().holds());
+    let thread = gateway.thread().await;
+    for n in 0..FAILURES {
+        gateway.send(&thread, &message(&format!("question {n}"), "auth")).await;
+    }
+
+    let report = alerts::run(&arguments).await.unwrap();
+
+    assert!(!report.holds(), "{report}");
+}
+
+#[actix_web::test]
+async fn a_profile_that_does_not_exist_is_named() {
+    let gateway = Gateway::with_tables(PROFILE).await;
+    assert!(profile::run(&line(&gateway, &["ttft"])).await.unwrap().holds());
+
+    let error = profile::run(&line(&gateway, &["nosuch"])).await.unwrap_err();
+
+    assert!(error.to_string().contains("404") && error.to_string().contains("ttft"), "{error}");
+}
+
+#[actix_web::test]
+async fn a_weir_compared_with_itself_is_as_fast() {
+    let gateway = Gateway::start().await;
+    let url = format!("http://{}", gateway.address());
+    let words = ["load", &url, &url, "-n", "5", "--model", MODEL];
+    let arguments = Line::<compare::Arguments>::parse_from(words).arguments;
+
+    let report = compare::run(&arguments).await.unwrap();
+
+    let ratio = report.json()["values"]["ttft_b_over_a"].clone();
+    assert!(ratio["low_95"].as_f64() <= ratio["high_95"].as_f64(), "{report}");
+}
+
+#[actix_web::test]
+async fn where_nothing_runs_the_words_are_clear() {
+    let arguments = Line::parse_from(["load", "--url", "http://127.0.0.1:1"]).arguments;
+
+    let error = smoke::run(&arguments).await.unwrap_err();
+
+    assert!(error.to_string().starts_with("nothing to measure at http://127.0.0.1:1"), "{error}");
+}
