@@ -8,6 +8,7 @@ mod adapters;
 mod burst;
 #[cfg(test)]
 mod cancel;
+#[cfg(test)]
 mod checks;
 #[cfg(test)]
 mod disconnect;
@@ -23,6 +24,7 @@ mod pacing;
 mod process;
 #[cfg(test)]
 mod promises;
+#[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod resume;
@@ -38,4 +40,5 @@ mod survival;
 mod threads;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
 mod turns;

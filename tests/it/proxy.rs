@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::Stdio;
 
 use load::client::{Connection, Events, Request};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
 use crate::support::done;
@@ -22,6 +23,7 @@ const PLAIN: &str = "server { listen 80; location / { proxy_pass http://127.0.0.
 struct Nginx {
     directory: TempDir,
     _process: Child,
+    _said: Lines<BufReader<ChildStderr>>,
 }
 
 impl Nginx {
@@ -36,25 +38,21 @@ impl Nginx {
             .map(|kind| format!("{kind}_temp_path {at}/{kind};"))
             .concat();
         let config = format!(
-            "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;
+            "daemon off; master_process off; pid {at}/pid; error_log stderr notice;
              events {{ worker_connections 64; }} http {{ access_log off; {temporary} {settings} }}"
         );
         fs::write(directory.path().join("nginx.conf"), config).unwrap();
         let mut command = Command::new("nginx");
-        command.args(["-p", &at.to_string(), "-e", "error.log", "-c", "nginx.conf"]).kill_on_drop(true);
-        let nginx = Self { _process: command.spawn().expect("nginx is installed (Debian: nginx-light)"), directory };
-        timeout(PATIENCE, nginx.listens()).await.expect("nginx listens in time");
-        nginx
+        command.args(["-p", &at.to_string(), "-e", "error.log", "-c", "nginx.conf"]);
+        command.stderr(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().expect("nginx is installed (Debian: nginx-light)");
+        let said = BufReader::new(process.stderr.take().unwrap()).lines();
+        let said = timeout(PATIENCE, listens(said)).await.expect("nginx listens in time");
+        Self { directory, _process: process, _said: said }
     }
 
     fn socket(&self) -> PathBuf {
         self.directory.path().join("nginx.sock")
-    }
-
-    async fn listens(&self) {
-        while UnixStream::connect(self.socket()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 
     /// Sends a message through it.
@@ -64,6 +62,18 @@ impl Nginx {
         let opened = Events::open(Connection::new(stream, "localhost"), &request);
         timeout(PATIENCE, opened).await.expect("the stream begins in time").unwrap()
     }
+}
+
+/// Reads until nginx says that it waits for connections, which it does after it has opened its sockets.
+async fn listens(mut said: Lines<BufReader<ChildStderr>>) -> Lines<BufReader<ChildStderr>> {
+    let mut all = String::new();
+    while let Some(line) = said.next_line().await.unwrap() {
+        if line.contains("event method") {
+            return said;
+        }
+        all.push_str(&line);
+    }
+    panic!("nginx has ended: {all}");
 }
 
 #[actix_web::test]

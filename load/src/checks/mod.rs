@@ -30,15 +30,33 @@ pub struct SiteArguments {
 /// How it is asked.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Access {
-    /// The variable that holds the API key, where weir wants one.
-    #[arg(long, value_name = "NAME", default_value = "WEIR_API_KEY")]
-    pub key_env: String,
+    /// The API key, where weir wants one. In the environment it is seen by fewer than on the command line.
+    #[arg(long, env = "WEIR_API_KEY", hide_env_values = true)]
+    pub key: Option<Key>,
     /// Who answers [default: weir's default provider].
     #[arg(long)]
     pub provider: Option<String>,
     /// What answers [default: the provider's default model].
     #[arg(long)]
     pub model: Option<String>,
+}
+
+/// An API key. Its `Debug` shows nothing of it.
+#[derive(Clone)]
+pub struct Key(String);
+
+impl std::str::FromStr for Key {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Key")
+    }
 }
 
 /// A weir that answers.
@@ -58,7 +76,7 @@ impl Site {
     /// The same for one of several.
     pub async fn at(url: &str, access: &Access) -> Result<Self, TargetError> {
         let mut client = Client::new(url)?;
-        if let Ok(key) = std::env::var(&access.key_env) {
+        if let Some(Key(key)) = &access.key {
             client = client.with_header("authorization", format!("Bearer {key}"));
         }
         match client.get("/health").await {
