@@ -17,6 +17,8 @@ mod idempotency;
 #[cfg(test)]
 mod input;
 #[cfg(test)]
+mod orgs;
+#[cfg(test)]
 mod pacing;
 #[cfg(test)]
 mod process;

@@ -25,7 +25,7 @@ use super::guardian::Link;
 use super::stream::{self, Environment, Identity, JoinReply, NotJoined, Reply, Stream};
 use super::subscriber;
 use super::target::Target;
-use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId};
+use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId, View};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Attachment, Kept, Outcome, StreamLog, Subscription, SubscriptionFacts};
@@ -134,8 +134,8 @@ pub struct Stop {
 pub enum Whose {
     /// One thread's; other threads that share it go on.
     Thread(ThreadId),
-    /// One stream's, for all who listen.
-    Stream(StreamId),
+    /// One stream's, for all who listen, if the view shows it.
+    Stream(View, StreamId),
     /// Every stream's.
     Everybody,
 }
@@ -196,10 +196,10 @@ pub struct Ended {
     pub retain: bool,
 }
 
-/// Asks what runs.
-#[derive(Debug, Clone, Copy, Message)]
+/// Asks what runs, as far as the view shows it.
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "Vec<StreamStatus>")]
-pub struct Snapshot;
+pub struct Snapshot(pub View);
 
 /// A running stream, for operators.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -265,6 +265,7 @@ pub type Streams = Rc<RefCell<HashMap<StreamId, RunningStream>>>;
 /// A stream that runs.
 pub struct RunningStream {
     addr: Addr<Stream>,
+    org: OrgId,
     log: Arc<StreamLog>,
     provider: ProviderName,
     model: Arc<str>,
@@ -328,9 +329,9 @@ impl Coalescer {
         let org = join.request.org().clone();
         let (provider, model) = (join.chat.provider.clone(), join.chat.model.clone());
         let environment = self.environment.clone();
-        let stream = Stream::new(stream_id.clone(), org, join.chat, target, log.clone(), environment).start();
+        let stream = Stream::new(stream_id.clone(), org.clone(), join.chat, target, log.clone(), environment).start();
         let began = Instant::now();
-        let running = RunningStream { addr: stream, log, provider, model, began, nudged: began };
+        let running = RunningStream { addr: stream, org, log, provider, model, began, nudged: began };
         let ids = join.turn.as_ref().map(NewTurn::ids);
         let facts = Facts { request: join.request, ids, role: CallRole::Leader, arrived: join.arrived };
         self.forward(&running, facts, stream_id.clone(), join.turn, join.identity, join.reply);

@@ -106,7 +106,9 @@ impl Handler<Stop> for Coalescer {
         let streams = self.streams.borrow();
         let (thread, chosen): (Option<ThreadId>, Vec<_>) = match whose {
             Whose::Everybody => (None, streams.values().collect()),
-            Whose::Stream(stream) => (None, streams.get(&stream).into_iter().collect()),
+            Whose::Stream(view, stream) => {
+                (None, streams.get(&stream).filter(|running| view.shows(&running.org)).into_iter().collect())
+            }
             Whose::Thread(thread) => {
                 let stream = self.tables.turn_of(&thread).and_then(|(stream, _)| streams.get(stream));
                 (Some(thread), stream.into_iter().collect())
@@ -192,10 +194,14 @@ impl Handler<Ended> for Coalescer {
 impl Handler<Snapshot> for Coalescer {
     type Result = MessageResult<Snapshot>;
 
-    fn handle(&mut self, _: Snapshot, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Snapshot(view): Snapshot, _: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
         let streams = self.streams.borrow();
-        let mut rows: Vec<_> = streams.iter().map(|(id, stream)| status(id, stream, now)).collect();
+        let mut rows: Vec<_> = streams
+            .iter()
+            .filter(|(_, stream)| view.shows(&stream.org))
+            .map(|(id, stream)| status(id, stream, now))
+            .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.age_ms));
         MessageResult(rows)
     }

@@ -9,7 +9,9 @@ use crate::actors::coalescer::{self, Cancel, Coalescer, FindTurn, Load, Settings
 use crate::actors::guardian::Link;
 use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{self, InFlight, Pacer};
-use crate::chat::{ChatMessage, Content, OrgId, Principal, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId};
+use crate::chat::{
+    ChatMessage, Content, OrgId, Principal, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId, View,
+};
 use crate::config;
 use crate::fanout::{Cursor, End, Next};
 use crate::store::Message;
@@ -353,7 +355,7 @@ impl House {
     }
 
     pub(super) fn report(&self) -> Value {
-        serde_json::to_value(self.metrics.performance(100_000)).unwrap()
+        serde_json::to_value(self.metrics.performance(&View::Everything, 100_000)).unwrap()
     }
 
     /// Nothing in the store looks as if it still ran.
