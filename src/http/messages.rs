@@ -1,5 +1,7 @@
 //! `POST …/messages`, `…/messages/stream`, `…/regenerate`: a message is sent, or answered anew.
 
+use std::borrow::Cow;
+
 use actix_web::web::{Data, Path};
 use actix_web::{Either, HttpRequest, HttpResponse};
 use serde_json::{Map, Value, json};
@@ -215,7 +217,7 @@ fn options(
         let message = "several models cannot answer together; send collaboration_mode: false";
         return Err(ApiError(Failure::new(Code::Unprocessable, message).param("collaboration_mode")));
     }
-    let wants_to_share = fields.flag("coalesce")?.unwrap_or(true) && !shares_nothing(request);
+    let wants_to_share = may_share(request)? && fields.flag("coalesce")?.unwrap_or(true);
     let idempotency_key = idempotency_key(request)?;
     Ok(Asked {
         request: id,
@@ -244,13 +246,18 @@ fn content(api: &Api, fields: &mut Fields) -> ApiResult<Content> {
         Some(other) => return Err(wrong_type("content", "a string or an array of parts", &other)),
     };
     let images = attachments(fields)?;
-    let content = match content {
+    for part in parts_of(&content) {
+        check_image("content".into(), part)?;
+    }
+    for (at, image) in images.iter().enumerate() {
+        check_image(format!("attachments[{at}]").into(), image)?;
+    }
+    check_size(&content, &images, api.config.limits.content_bytes_max)?;
+    Ok(match content {
         content if images.is_empty() => content,
         Content::Text(text) => Content::Parts([vec![Part::Text { text }], images].concat()),
         Content::Parts(parts) => Content::Parts([parts, images].concat()),
-    };
-    check_content(&content, api.config.limits.content_bytes_max)?;
-    Ok(content)
+    })
 }
 
 /// One part of a content. The error says where it is, not what it says.
@@ -262,40 +269,44 @@ fn part((at, value): (usize, Value)) -> ApiResult<Part> {
     serde_json::from_value(value).map_err(wrong)
 }
 
-fn check_content(content: &Content, bytes_max: usize) -> ApiResult<()> {
-    let (bytes, says_something) = match content {
-        Content::Text(text) => (text.len(), !text.trim().is_empty()),
-        Content::Parts(parts) => {
-            let sizes = parts.iter().map(|part| match part {
-                Part::Text { text } => (text.len(), !text.trim().is_empty()),
-                Part::ImageUrl { image_url } => (image_url.url.len(), true),
-            });
-            sizes.fold((0, false), |(sum, any), (bytes, says)| (sum + bytes, any || says))
-        }
+fn parts_of(content: &Content) -> &[Part] {
+    match content {
+        Content::Text(_) => &[],
+        Content::Parts(parts) => parts,
+    }
+}
+
+/// Together they say something, and not too much.
+fn check_size(content: &Content, images: &[Part], bytes_max: usize) -> ApiResult<()> {
+    let size = |part: &Part| match part {
+        Part::Text { text } => text.len(),
+        Part::ImageUrl { image_url } => image_url.url.len(),
     };
-    if !says_something {
+    let says_something = |part: &Part| !matches!(part, Part::Text { text } if text.trim().is_empty());
+    let (bytes, is_empty) = match content {
+        Content::Text(text) => (text.len(), text.trim().is_empty()),
+        Content::Parts(parts) => (parts.iter().map(size).sum(), !parts.iter().any(says_something)),
+    };
+    if is_empty && images.is_empty() {
         return Err(ApiError::field("content", "content is empty"));
     }
-    if bytes > bytes_max {
-        let message = format!("content may have at most {bytes_max} bytes");
-        return Err(ApiError(Failure::new(Code::TooLarge, message).param("content")));
-    }
-    if let Content::Parts(parts) = content {
-        for part in parts {
-            check_image(part)?;
-        }
+    let param = if bytes > bytes_max { "content" } else { "attachments" };
+    if bytes + images.iter().map(size).sum::<usize>() > bytes_max {
+        let message = format!("content and attachments may have at most {bytes_max} bytes");
+        return Err(ApiError(Failure::new(Code::TooLarge, message).param(param)));
     }
     Ok(())
 }
 
-fn check_image(part: &Part) -> ApiResult<()> {
+/// `field` is where the image was given.
+fn check_image(field: Cow<'static, str>, part: &Part) -> ApiResult<()> {
     let Part::ImageUrl { image_url } = part else { return Ok(()) };
     let ImageUrl { url, detail } = image_url;
     if !(url.starts_with("https://") || url.starts_with("data:image/")) {
-        return Err(ApiError::field("content", "an image's url must begin with https:// or data:image/"));
+        return Err(ApiError::field(field, "an image's url must begin with https:// or data:image/"));
     }
     if detail.as_deref().is_some_and(|detail| !["low", "high", "auto"].contains(&detail)) {
-        return Err(ApiError::field("content", "an image's detail must be low, high or auto"));
+        return Err(ApiError::field(field, "an image's detail must be low, high or auto"));
     }
     Ok(())
 }
@@ -332,8 +343,14 @@ fn tools(fields: &mut Fields, tools_max: usize) -> ApiResult<Vec<Value>> {
     Ok(tools)
 }
 
-fn shares_nothing(request: &HttpRequest) -> bool {
-    request.headers().get("x-coalesce").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
+/// What `X-Coalesce` says; nothing is the same as `on`.
+fn may_share(request: &HttpRequest) -> ApiResult<bool> {
+    let Some(value) = request.headers().get("x-coalesce") else { return Ok(true) };
+    match value.as_bytes() {
+        on if on.eq_ignore_ascii_case(b"on") => Ok(true),
+        off if off.eq_ignore_ascii_case(b"off") => Ok(false),
+        _ => Err(ApiError::field("X-Coalesce", "X-Coalesce must be on or off")),
+    }
 }
 
 /// The id that the client chose: in the body, else in the header.
