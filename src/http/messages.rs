@@ -16,7 +16,7 @@ use super::turns::{self, Answer, Asked};
 use super::{Api, edge};
 use crate::actors::stream::Identity;
 use crate::chat::{Content, ImageUrl, MessageId, OrgId, Part, RequestId, ThreadId};
-use crate::event::Status;
+use crate::event::{FinishReason, Status};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Kept, Outcome, Subscription};
 
@@ -66,7 +66,7 @@ pub(super) async fn send(
                 return Err(ApiError::new(failure, "the answer to this request has failed"));
             }
             let ids = (stored.thread.clone(), stored.user_message.clone(), stored.answer.clone());
-            whole_turn(&api, &caller.org, stored.id.as_str(), stored.status, ids).await
+            whole_turn(&api, &caller.org, stored.id.as_str(), (stored.status, stored.finish_reason), ids).await
         }
     }
 }
@@ -79,25 +79,32 @@ async fn ended_turn(api: &Api, org: &OrgId, subscription: &Subscription) -> ApiR
         return Err(failure.unwrap_or_else(|| Failure::new(Code::Internal, "the answer failed")).into());
     }
     let facts = &subscription.facts;
-    let ids = match kept {
-        Kept::Yes => (facts.thread.clone(), facts.user_message.clone(), facts.answer.clone()),
-        // Cancelled before anything began: there are no messages.
-        Kept::NoTurn => (None, None, None),
-        // The store has less than the client is owed.
-        Kept::Failed => {
-            let answer = subscription.log.with_transcript(|transcript| {
-                json!({
-                    "id": facts.answer, "role": "assistant", "content": transcript.content(), "status": status,
-                    "provider": facts.provider, "model": &*facts.model, "finish_reason": finish.reason, "usage": usage,
-                })
-            });
-            let request_id = facts.request.as_str();
-            let body =
-                json!({ "request_id": request_id, "status": status, "assistant_message": answer, "saved": false });
-            return Ok(HttpResponse::Ok().json(body));
-        }
+    let (request_id, finish_reason) = (facts.request.as_str(), finish.reason);
+    let unstored = |id: Option<&MessageId>| {
+        subscription.log.with_transcript(|transcript| {
+            json!({
+                "id": id, "role": "assistant", "content": transcript.content(), "status": status,
+                "provider": facts.provider, "model": &*facts.model, "finish_reason": finish_reason, "usage": usage,
+            })
+        })
     };
-    whole_turn(api, org, facts.request.as_str(), *status, ids).await
+    let body = match kept {
+        Kept::Yes => {
+            let ids = (facts.thread.clone(), facts.user_message.clone(), facts.answer.clone());
+            return whole_turn(api, org, request_id, (*status, Some(finish_reason)), ids).await;
+        }
+        // Cancelled before anything began: the thread has no messages of it.
+        Kept::NoTurn => json!({
+            "request_id": request_id, "status": status, "finish_reason": finish_reason, "user_message": null,
+            "assistant_message": unstored(None),
+        }),
+        // The store has less than the client is owed.
+        Kept::Failed => json!({
+            "request_id": request_id, "status": status, "finish_reason": finish_reason,
+            "assistant_message": unstored(facts.answer.as_ref()), "saved": false,
+        }),
+    };
+    Ok(HttpResponse::Ok().json(body))
 }
 
 pub(super) async fn regenerate(
@@ -129,10 +136,12 @@ async fn answer(api: &Api, caller: &Caller, asked: Asked, request: &HttpRequest)
     }
 }
 
+type TurnEnd = (Status, Option<FinishReason>);
 type TurnIds = (Option<ThreadId>, Option<MessageId>, Option<MessageId>);
 
 /// A turn that has ended, as the store keeps it.
-async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, status: Status, ids: TurnIds) -> ApiResult {
+async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, end: TurnEnd, ids: TurnIds) -> ApiResult {
+    let (status, finish_reason) = end;
     let (thread, user, answer) = ids;
     let message = async |id: Option<MessageId>| match (&thread, id) {
         (Some(thread), Some(id)) => api.store.message(org, thread, &id).await,
@@ -142,6 +151,7 @@ async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, status: Status, id
     Ok(HttpResponse::Ok().json(json!({
         "request_id": request_id,
         "status": status,
+        "finish_reason": finish_reason,
         "user_message": user_message,
         "assistant_message": assistant_message,
     })))

@@ -17,6 +17,8 @@ mod idempotency;
 #[cfg(test)]
 mod input;
 #[cfg(test)]
+mod listeners;
+#[cfg(test)]
 mod orgs;
 #[cfg(test)]
 mod pacing;

@@ -23,12 +23,11 @@ use tokio::time::Instant;
 use self::tables::{Ask, Decision, Tables, TurnIds};
 use super::guardian::Link;
 use super::stream::{self, Environment, Identity, JoinReply, NotJoined, Reply, Stream};
-use super::subscriber;
 use super::target::Target;
 use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId, View};
-use crate::event::{Finish, FinishReason, Status};
+use crate::event::Status;
 use crate::failure::{Code, Failure};
-use crate::fanout::{Attachment, Kept, Outcome, StreamLog, Subscription, SubscriptionFacts};
+use crate::fanout::{StreamLog, Subscription, SubscriptionFacts};
 use crate::providers::upstream;
 use crate::store::{CallRole, NewRequest, NewUserMessage, OpenTurn};
 
@@ -151,6 +150,14 @@ pub struct Find(pub RequestId);
 pub struct FindTurn {
     /// The organisation that asks: another one's thread is not found.
     pub org: OrgId,
+    /// The thread.
+    pub thread: ThreadId,
+}
+
+/// Forgets the requests of a thread that has been deleted, and ends its answer if one runs.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Forget {
     /// The thread.
     pub thread: ThreadId,
 }
@@ -362,6 +369,10 @@ impl Coalescer {
         reply: JoinReply,
     ) {
         let Facts { request, ids, role, arrived } = facts;
+        let Some(seat) = self.tables.take_seat(&request) else {
+            let _ = reply.send(Err(NotJoined::JustEnded));
+            return;
+        };
         let subscription = Arc::new(Subscription::new(
             SubscriptionFacts {
                 request: request.clone(),
@@ -375,32 +386,11 @@ impl Coalescer {
                 arrived,
             },
             running.log.clone(),
+            seat.audience().clone(),
         ));
         self.tables.attach(&request, subscription.clone());
-        let reply = Reply::new(reply, subscription.clone(), self.environment.coalescer.clone());
+        let reply = Reply::new(reply, subscription.clone(), seat, self.environment.coalescer.clone());
         routing::join(&running.addr, stream::Join { subscription, turn, ids, identity, reply });
-    }
-
-    /// Answers a request whose cancel came before it: an end, and nothing else.
-    fn answer_withdrawn(&self, join: Join, stream: StreamId) {
-        let facts = SubscriptionFacts {
-            request: join.request,
-            stream,
-            role: CallRole::Leader,
-            provider: join.chat.provider,
-            model: join.chat.model,
-            thread: join.turn.map(|turn| turn.thread),
-            user_message: None,
-            answer: None,
-            arrived: join.arrived,
-        };
-        let subscription = Arc::new(Subscription::new(facts, Arc::new(StreamLog::new(StreamLog::FENCE, 0))));
-        let finish = Finish { reason: FinishReason::Cancelled, native: None };
-        let status = Status::Cancelled;
-        let outcome = Arc::new(Outcome { status, finish, failure: None, usage: None, partial: false, kept: Kept::Yes });
-        let ended = subscriber::Ended { outcome, last_seq: 0, at: Instant::now() };
-        subscriber::finish(&subscription, &ended, &self.environment.metrics);
-        let _ = join.reply.send(Ok(Attachment::new(subscription)));
     }
 }
 
@@ -445,8 +435,7 @@ impl Handler<Join> for Coalescer {
             Decision::Lead => self.lead(join, stream),
             Decision::Follow { stream, turn, opens } => self.follow(join, stream, turn, opens),
             Decision::Repeat(original) => {
-                let answer = self.tables.payload(&original).cloned();
-                let _ = join.reply.send(answer.map(Attachment::new).ok_or(NotJoined::JustEnded));
+                let _ = join.reply.send(routing::attached(self.tables.payload(&original).cloned()));
             }
             Decision::Withdrawn => self.answer_withdrawn(join, stream),
             Decision::Reject(failure) => {

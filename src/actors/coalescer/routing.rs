@@ -7,14 +7,16 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Cancel, Cancellation, Coalescer, Connections, Ended, Find, FindTurn, Found, Left, Load, NotTaken, Snapshot, Stop,
-    StreamStatus, TurnEnded, Weigh, Whose,
+    Cancel, Cancellation, Coalescer, Connections, Ended, Find, FindTurn, Forget, Found, Join, Left, Load, NotTaken,
+    Snapshot, Stop, StreamStatus, TurnEnded, Weigh, Whose,
 };
-use crate::actors::stream::{self, Stream};
+use crate::actors::stream::{self, NotJoined, Stream};
+use crate::actors::subscriber;
 use crate::chat::{StreamId, ThreadId};
-use crate::event::Status;
+use crate::event::{Finish, FinishReason, Status};
 use crate::failure::Code;
-use crate::fanout::{LogStats, Subscription};
+use crate::fanout::{Attachment, Audience, Kept, LogStats, Outcome, StreamLog, Subscription, SubscriptionFacts};
+use crate::store::CallRole;
 
 #[expect(clippy::disallowed_methods, reason = "one message for each request; requests are bounded by requests_max")]
 pub(super) fn join(stream: &Addr<Stream>, join: stream::Join) {
@@ -51,9 +53,42 @@ impl Coalescer {
         }
     }
 
+    /// Answers a request whose cancel came before it: an end, and nothing else. It can be found as long as its cancel
+    /// is remembered.
+    pub(super) fn answer_withdrawn(&mut self, join: Join, stream: StreamId) {
+        let facts = SubscriptionFacts {
+            request: join.request,
+            stream,
+            role: CallRole::Leader,
+            provider: join.chat.provider,
+            model: join.chat.model,
+            thread: join.turn.map(|turn| turn.thread),
+            user_message: None,
+            answer: None,
+            arrived: join.arrived,
+        };
+        let log = Arc::new(StreamLog::new(StreamLog::FENCE, 0));
+        let audience = Audience::new(self.settings.limits.listeners_max);
+        let subscription = Arc::new(Subscription::new(facts, log, audience));
+        let finish = Finish { reason: FinishReason::Cancelled, native: None };
+        let status = Status::Cancelled;
+        let outcome =
+            Arc::new(Outcome { status, finish, failure: None, usage: None, partial: false, kept: Kept::NoTurn });
+        let ended = subscriber::Ended { outcome, last_seq: 0, at: Instant::now() };
+        subscriber::finish(&subscription, &ended, &self.environment.metrics);
+        self.tables.attach(&subscription.facts.request, subscription.clone());
+        let _ = join.reply.send(attached(Some(subscription)));
+    }
+
     fn found(&self, subscription: Option<&Arc<Subscription>>) -> Option<Found> {
         subscription.cloned().map(Found)
     }
+}
+
+/// A listener of a request that is known, if it still is.
+pub(super) fn attached(subscription: Option<Arc<Subscription>>) -> Result<Attachment, NotJoined> {
+    let subscription = subscription.ok_or(NotJoined::JustEnded)?;
+    Attachment::new(subscription).map_err(|full| NotJoined::Failed(full.into()))
 }
 
 impl Handler<Cancel> for Coalescer {
@@ -144,6 +179,19 @@ impl Handler<FindTurn> for Coalescer {
     fn handle(&mut self, find: FindTurn, _: &mut Context<Self>) -> Option<Found> {
         let (_, request) = self.tables.turn_of(&find.thread)?;
         self.found((request.org() == &find.org).then(|| self.tables.payload(request))?)
+    }
+}
+
+impl Handler<Forget> for Coalescer {
+    type Result = ();
+
+    fn handle(&mut self, Forget { thread }: Forget, _: &mut Context<Self>) {
+        let running = self.tables.turn_of(&thread).map(|(stream, _)| stream);
+        if let Some(running) = running.and_then(|stream| self.streams.borrow().get(stream).map(|it| it.addr.clone())) {
+            // It has begun while the thread was being deleted.
+            stop(&running, Some(thread.clone()), Status::Cancelled, None);
+        }
+        self.tables.forget_thread(&thread);
     }
 }
 

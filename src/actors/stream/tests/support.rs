@@ -328,7 +328,7 @@ impl House {
 
     pub(super) async fn find_turn(&self, thread: &ThreadId) -> Option<Attachment> {
         let find = FindTurn { org: OrgId::new("org"), thread: thread.clone() };
-        self.coalescer.send(find).await.unwrap().map(|found| Attachment::new(found.0))
+        self.coalescer.send(find).await.unwrap().map(|found| Attachment::new(found.0).unwrap())
     }
 
     /// The actor of a running stream.
