@@ -3,6 +3,8 @@
 //! The modules say `cfg(test)`, which holds here anyway, so that the lints that spare tests spare their helpers too.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod adapters;
 #[cfg(test)]
 mod burst;
