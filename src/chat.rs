@@ -56,6 +56,25 @@ ids! {
     ProviderName;
 }
 
+/// Whose data an operator may see. What takes one shows nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum View {
+    /// That of one organisation.
+    Org(OrgId),
+    /// That of all.
+    Everything,
+}
+
+impl View {
+    /// Whether it includes what belongs to `org`.
+    pub fn shows(&self, org: &OrgId) -> bool {
+        match self {
+            View::Org(own) => own == org,
+            View::Everything => true,
+        }
+    }
+}
+
 impl ThreadId {
     /// A new id, sortable by time.
     pub fn generate() -> Self {

@@ -13,7 +13,7 @@ use super::Config;
 use super::report::{Report, joined};
 use super::section::{Section, Table};
 use super::tables::words;
-use crate::chat::OrgId;
+use crate::chat::{OrgId, View};
 
 /// `[auth]`: who may use weir.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -22,6 +22,9 @@ pub struct Auth {
     pub keys: Vec<AuthKey>,
 }
 
+/// What stands for all organisations.
+const ALL_ORGS: &str = "*";
+
 /// A client's key.
 #[derive(Clone, PartialEq)]
 pub struct AuthKey {
@@ -29,15 +32,15 @@ pub struct AuthKey {
     pub id: String,
     /// The SHA-256 of the key; the key itself is nowhere.
     pub digest: [u8; 32],
-    /// The organisation it belongs to.
-    pub org: OrgId,
+    /// The organisation it belongs to; all of them, for an operator who belongs to none.
+    pub view: View,
     /// What it allows.
     pub role: Role,
 }
 
 impl fmt::Debug for AuthKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthKey").field("id", &self.id).field("org", &self.org).field("role", &self.role).finish()
+        f.debug_struct("AuthKey").field("id", &self.id).field("view", &self.view).field("role", &self.role).finish()
     }
 }
 
@@ -128,9 +131,12 @@ pub(super) struct AuthKeyTable {
 impl Table for AuthKeyTable {
     fn check(&self, wrong: &mut dyn FnMut(&'static str, String)) {
         for (key, text) in [("id", &self.id), ("org", &self.org)] {
-            if !is_name(text) {
+            if !is_name(text) && (key, text.as_str()) != ("org", ALL_ORGS) {
                 wrong(key, "expected 1 to 64 letters, digits, _, . or -".to_owned());
             }
+        }
+        if self.org == ALL_ORGS && self.role != Some(Role::Admin) {
+            wrong("org", "\"*\" is for those who operate weir: it needs role = \"admin\"".to_owned());
         }
         match digest(&self.sha256) {
             None => wrong("sha256", "expected the SHA-256 of the key as 64 hexadecimal digits".to_owned()),
@@ -145,7 +151,11 @@ impl Table for AuthKeyTable {
 impl From<&AuthKey> for AuthKeyTable {
     fn from(key: &AuthKey) -> Self {
         let sha256 = key.digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { id: key.id.clone(), sha256, org: key.org.as_str().to_owned(), role: Some(key.role) }
+        let org = match &key.view {
+            View::Org(org) => org.as_str(),
+            View::Everything => ALL_ORGS,
+        };
+        Self { id: key.id.clone(), sha256, org: org.to_owned(), role: Some(key.role) }
     }
 }
 
@@ -153,14 +163,28 @@ impl From<&AuthKey> for AuthKeyTable {
 pub(super) fn read(mut section: Section<'_>, report: &mut Report<'_>) -> Auth {
     let mut auth = Auth::default();
     let mut seen: BTreeMap<[u8; 32], String> = BTreeMap::new();
+    let mut clients: BTreeMap<String, (String, View, Role)> = BTreeMap::new();
     for key in section.take_array("keys", report) {
         let table: AuthKeyTable = key.read(report);
         let Some(digest) = digest(&table.sha256) else { continue };
         if let Some(first) = seen.insert(digest, key.path.clone()) {
             report.key(&joined(&key.path, "sha256"), format_args!("{first} has the same"));
         }
-        let org = OrgId::new(table.org);
-        auth.keys.push(AuthKey { id: table.id, digest, org, role: table.role.unwrap_or(Role::User) });
+        let view = if table.org == ALL_ORGS { View::Everything } else { View::Org(OrgId::new(table.org)) };
+        let role = table.role.unwrap_or(Role::User);
+        // What has no name is told so already.
+        if !is_name(&table.id) {
+            continue;
+        }
+        let (first, of_view, of_role) =
+            clients.entry(table.id.clone()).or_insert_with(|| (key.path.clone(), view.clone(), role));
+        for (name, differs) in [("org", *of_view != view), ("role", *of_role != role)] {
+            if differs {
+                let what = format_args!("{first} has the same id and another {name}; keys with one id are one client");
+                report.key(&joined(&key.path, name), what);
+            }
+        }
+        auth.keys.push(AuthKey { id: table.id, digest, view, role });
     }
     section.read::<AuthTable>(report);
     auth
@@ -183,7 +207,8 @@ mod tests {
     use super::*;
 
     fn key(id: &str, key: &str) -> AuthKey {
-        AuthKey { id: id.into(), digest: Sha256::digest(key).into(), org: OrgId::new("acme"), role: Role::User }
+        let view = View::Org(OrgId::new("acme"));
+        AuthKey { id: id.into(), digest: Sha256::digest(key).into(), view, role: Role::User }
     }
 
     /// A configuration with these keys, listening on these addresses.

@@ -140,7 +140,7 @@ tables! {
         retained_bytes_max: usize = 256 * MIB => MIB..=64 * GIB;
         /// Running streams at once.
         streams_max: usize = 10_000 => 1..=1_000_000;
-        /// Listeners of one stream at once.
+        /// Listeners attached to one stream at once: bodies that send it, and calls that wait for its end.
         listeners_max: usize = 20_000 => 1..=1_000_000;
         /// Requests that are remembered, running and ended.
         requests_max: usize = 100_000 => 1..=10_000_000;

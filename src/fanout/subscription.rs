@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::StreamLog;
+use super::{Audience, Full, Seat, StreamLog};
 use crate::chat::{MessageId, ProviderName, RequestId, StreamId, ThreadId};
 use crate::event::{Finish, Status, Usage};
 use crate::failure::Failure;
@@ -95,6 +95,7 @@ pub struct Subscription {
     pub facts: SubscriptionFacts,
     /// The frames.
     pub log: Arc<StreamLog>,
+    audience: Arc<Audience>,
     end: OnceLock<End>,
     joined: AtomicBool,
     ttft_ms: AtomicU32,
@@ -116,10 +117,11 @@ impl std::fmt::Debug for Hook {
 
 impl Subscription {
     /// A subscription that nobody listens to yet.
-    pub fn new(facts: SubscriptionFacts, log: Arc<StreamLog>) -> Self {
+    pub fn new(facts: SubscriptionFacts, log: Arc<StreamLog>, audience: Arc<Audience>) -> Self {
         Self {
             facts,
             log,
+            audience,
             end: OnceLock::new(),
             joined: AtomicBool::new(false),
             ttft_ms: AtomicU32::new(NO_TTFT),
@@ -242,33 +244,43 @@ fn millis_between(start: Instant, end: Instant) -> u32 {
     u32::try_from(end.saturating_duration_since(start).as_millis()).unwrap_or(NO_TTFT - 1)
 }
 
-/// Somebody listens to a subscription. Dropping it says that they have gone.
+/// Somebody listens to a subscription. Dropping it says that they have gone, and gives their place back.
 #[derive(Debug)]
-pub struct Attachment(Arc<Subscription>);
+pub struct Attachment {
+    subscription: Arc<Subscription>,
+    _seat: Seat,
+}
 
 impl Attachment {
-    /// Counts a listener.
-    pub fn new(subscription: Arc<Subscription>) -> Self {
+    /// Counts a listener, if there is a place for another one.
+    pub fn new(subscription: Arc<Subscription>) -> Result<Self, Full> {
+        let seat = subscription.audience.take()?;
+        Ok(Self::seated(subscription, seat))
+    }
+
+    /// Counts a listener whose place was taken when the request was let in.
+    pub fn seated(subscription: Arc<Subscription>, seat: Seat) -> Self {
+        debug_assert!(Arc::ptr_eq(seat.audience(), &subscription.audience), "the place is one of this answer's");
         subscription.bodies.fetch_add(1, Ordering::Relaxed);
         subscription.was_attended.store(true, Ordering::Release);
-        Self(subscription)
+        Self { subscription, _seat: seat }
     }
 
     /// What is listened to.
     pub fn subscription(&self) -> &Arc<Subscription> {
-        &self.0
+        &self.subscription
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        let last = self.0.bodies.fetch_sub(1, Ordering::AcqRel) == 1;
-        if self.0.end().is_some() {
+        let last = self.subscription.bodies.fetch_sub(1, Ordering::AcqRel) == 1;
+        if self.subscription.end().is_some() {
             return;
         }
         // The waker of this listener must not stay. Those who still wait come back with theirs.
-        self.0.wake_all();
-        if last && let Some(hook) = self.0.unattended.get() {
+        self.subscription.wake_all();
+        if last && let Some(hook) = self.subscription.unattended.get() {
             hook.0();
         }
     }

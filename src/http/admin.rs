@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use actix::Message;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path, Query};
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ pub(super) struct Report {
     last_n: Option<String>,
 }
 
-pub(super) async fn performance(api: Data<Api>, _operator: Operator, report: Query<Report>) -> ApiResult {
+pub(super) async fn performance(api: Data<Api>, operator: Operator, report: Query<Report>) -> ApiResult {
     let max = api.config.metrics.window_max;
     let last_n =
         match &report.last_n {
@@ -36,7 +37,7 @@ pub(super) async fn performance(api: Data<Api>, _operator: Operator, report: Que
                 ApiError::field("last_n", format!("last_n must be a whole number between 1 and {max}"))
             })?,
         };
-    Ok(HttpResponse::Ok().json(api.metrics.performance(last_n)))
+    Ok(HttpResponse::Ok().json(api.metrics.performance(&operator.view, last_n)))
 }
 
 /// A pacer with its provider's connections.
@@ -48,6 +49,13 @@ pub(super) struct PacerRow {
     warm: usize,
 }
 
+impl PacerRow {
+    fn new(pacer: pacer::Status, connections: &<Connections as Message>::Result) -> Self {
+        let (http, warm) = connections.get(&pacer.provider).map_or(("none", 0), |status| (status.http, status.warm));
+        Self { pacer, http, warm }
+    }
+}
+
 pub(super) async fn pacers(api: Data<Api>, _operator: Operator) -> ApiResult {
     Ok(HttpResponse::Ok().json(pacer_rows(&api).await?))
 }
@@ -56,10 +64,8 @@ pub(super) async fn pacers(api: Data<Api>, _operator: Operator) -> ApiResult {
 pub(super) async fn pacer_rows(api: &Api) -> ApiResult<Vec<PacerRow>> {
     let connections = api.coalescer.ask(Connections).await?;
     let mut rows = Vec::with_capacity(api.pacers.len());
-    for (name, pacer) in &api.pacers {
-        let pacer = pacer.ask(pacer::Snapshot).await?;
-        let (http, warm) = connections.get(name).map_or(("none", 0), |status| (status.http, status.warm));
-        rows.push(PacerRow { pacer, http, warm });
+    for pacer in api.pacers.values() {
+        rows.push(PacerRow::new(pacer.ask(pacer::Snapshot).await?, &connections));
     }
     Ok(rows)
 }
@@ -80,15 +86,16 @@ pub(super) async fn change_pacer(
         burst: fields.whole("burst", 1, 1_000_000)?.and_then(|burst| u32::try_from(burst).ok()),
     };
     fields.finish()?;
-    Ok(HttpResponse::Ok().json(pacer.ask(change).await?))
+    let status = pacer.ask(change).await?;
+    Ok(HttpResponse::Ok().json(PacerRow::new(status, &api.coalescer.ask(Connections).await?)))
 }
 
-pub(super) async fn streams(api: Data<Api>, _operator: Operator) -> ApiResult {
-    Ok(HttpResponse::Ok().json(api.coalescer.ask(coalescer::Snapshot).await?))
+pub(super) async fn streams(api: Data<Api>, operator: Operator) -> ApiResult {
+    Ok(HttpResponse::Ok().json(api.coalescer.ask(coalescer::Snapshot(operator.view)).await?))
 }
 
-pub(super) async fn stop_stream(api: Data<Api>, _operator: Operator, stream: Path<String>) -> ApiResult {
-    let whose = Whose::Stream(StreamId::new(stream.into_inner()));
+pub(super) async fn stop_stream(api: Data<Api>, operator: Operator, stream: Path<String>) -> ApiResult {
+    let whose = Whose::Stream(operator.view, StreamId::new(stream.into_inner()));
     let (reply, answer) = oneshot::channel();
     api.coalescer.ask(coalescer::Stop { whose, status: Status::Cancelled, reply }).await?;
     match answer.await {
@@ -105,11 +112,12 @@ pub(super) async fn switch_profile(api: Data<Api>, _operator: Operator, profile:
         let message = format!("there is no profile of this name; there are {}", names.join(", "));
         return Err(ApiError(Failure::new(Code::NotFound, message).param("profile")));
     };
+    let connections = api.coalescer.ask(Connections).await?;
     let mut changed = BTreeMap::new();
     for (name, pace) in paces {
         if let Some(pacer) = api.pacers.get(&ProviderName::new(name)) {
             let change = Change { rps: Some(pace.rps), concurrency: Some(pace.concurrency), burst: Some(pace.burst) };
-            changed.insert(name, pacer.ask(change).await?);
+            changed.insert(name, PacerRow::new(pacer.ask(change).await?, &connections));
         }
     }
     Ok(HttpResponse::Ok().json(json!({ "profile": &*profile, "pacers": changed })))

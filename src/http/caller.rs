@@ -8,7 +8,7 @@ use actix_web::{FromRequest, HttpRequest};
 
 use super::Api;
 use super::error::{ApiError, ApiResult};
-use crate::chat::{OrgId, Principal};
+use crate::chat::{OrgId, Principal, View};
 use crate::config::{self, Config, Role};
 use crate::failure::{Code, Failure};
 
@@ -17,14 +17,24 @@ const DEFAULT_ORG: &str = "org_demo";
 /// The key of requests while no keys are configured.
 const OPEN_KEY: &str = "open";
 
-/// A client that may chat.
+/// A client that is known, whatever it may do.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    /// The key it came with.
+    key: String,
+    role: Role,
+    /// The organisation that it belongs to. An operator of all belongs to none.
+    org: Option<OrgId>,
+    view: View,
+}
+
+/// A client that may chat, for its organisation.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     /// Its organisation.
     pub(super) org: OrgId,
     /// The key it came with.
     key: String,
-    role: Role,
 }
 
 impl Caller {
@@ -36,9 +46,12 @@ impl Caller {
 
 /// A client that may operate the server.
 #[derive(Debug, Clone)]
-pub(super) struct Operator;
+pub(super) struct Operator {
+    /// Whose requests and streams it sees. Pacers and profiles are everybody's.
+    pub(super) view: View,
+}
 
-impl FromRequest for Caller {
+impl FromRequest for Client {
     type Error = ApiError;
     type Future = Ready<ApiResult<Self>>;
 
@@ -47,23 +60,40 @@ impl FromRequest for Caller {
     }
 }
 
+impl FromRequest for Caller {
+    type Error = ApiError;
+    type Future = Ready<ApiResult<Self>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(identify(request, &Api::of(request).config).and_then(|client| match client.org {
+            Some(org) => Ok(Caller { org, key: client.key }),
+            None => {
+                let message =
+                    "this key belongs to no organisation, so it has no threads and requests: use one that does";
+                Err(ApiError::new(Code::Forbidden, message))
+            }
+        }))
+    }
+}
+
 impl FromRequest for Operator {
     type Error = ApiError;
     type Future = Ready<ApiResult<Self>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request, &Api::of(request).config).and_then(|caller| match caller.role {
-            Role::Admin => Ok(Operator),
+        ready(identify(request, &Api::of(request).config).and_then(|client| match client.role {
+            Role::Admin => Ok(Operator { view: client.view }),
             Role::User => Err(ApiError::new(Code::Forbidden, "this needs a key with the role admin")),
         }))
     }
 }
 
-fn identify(request: &HttpRequest, config: &Config) -> ApiResult<Caller> {
-    let org = org_header(request)?;
+fn identify(request: &HttpRequest, config: &Config) -> ApiResult<Client> {
+    let named = org_header(request)?;
     if config.auth.keys.is_empty() {
-        let org = org.unwrap_or_else(|| OrgId::new(DEFAULT_ORG));
-        return Ok(Caller { org, key: OPEN_KEY.to_owned(), role: Role::Admin });
+        let view = named.clone().map_or(View::Everything, View::Org);
+        let org = named.unwrap_or_else(|| OrgId::new(DEFAULT_ORG));
+        return Ok(Client { key: OPEN_KEY.to_owned(), role: Role::Admin, org: Some(org), view });
     }
     let refused = || ApiError::new(Code::Unauthorized, "a key is needed: Authorization: Bearer <key>");
     let presented = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -72,11 +102,16 @@ fn identify(request: &HttpRequest, config: &Config) -> ApiResult<Caller> {
         return Err(refused());
     }
     let key = config.authenticate(presented.trim()).ok_or_else(refused)?;
-    if org.is_some_and(|org| org != key.org) {
+    if named.as_ref().is_some_and(|org| !key.view.shows(org)) {
         let message = "the key belongs to another organisation";
         return Err(ApiError(Failure::new(Code::Forbidden, message).param("x-org-id")));
     }
-    Ok(Caller { org: key.org.clone(), key: key.id.clone(), role: key.role })
+    let (org, view) = match (&key.view, named) {
+        (View::Org(own), _) => (Some(own.clone()), key.view.clone()),
+        (View::Everything, Some(named)) => (None, View::Org(named)),
+        (View::Everything, None) => (None, View::Everything),
+    };
+    Ok(Client { key: key.id.clone(), role: key.role, org, view })
 }
 
 fn org_header(request: &HttpRequest) -> ApiResult<Option<OrgId>> {

@@ -16,6 +16,7 @@ use super::admin::{self, PacerRow};
 use super::caller::Operator;
 use super::error::{ApiError, ApiResult};
 use crate::actors::coalescer::{self, StreamStatus};
+use crate::chat::View;
 use crate::failure::{Code, Failure};
 use crate::metrics::Performance;
 
@@ -40,18 +41,19 @@ struct Report {
 /// One listener.
 struct Feed {
     api: Data<Api>,
+    view: View,
     ticks: Interval,
     _place: SemaphorePermit<'static>,
 }
 
-pub(super) async fn feed(api: Data<Api>, _operator: Operator, request: HttpRequest) -> ApiResult {
+pub(super) async fn feed(api: Data<Api>, operator: Operator, request: HttpRequest) -> ApiResult {
     let Ok(place) = FEEDS.try_acquire() else {
         let message = format!("there are {FEEDS_MAX} dashboards already");
         return Err(ApiError(Failure::new(Code::Overloaded, message).retry_after_ms(10_000)));
     };
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let feed = Feed { api, ticks, _place: place };
+    let feed = Feed { api, view: operator.view, ticks, _place: place };
     let mut response: HttpResponse = Sse::from_infallible_stream(stream::unfold(feed, next)).respond_to(&request);
     response.headers_mut().insert(super::sse::NO_BUFFERING.0, super::sse::NO_BUFFERING.1);
     Ok(response)
@@ -63,7 +65,7 @@ async fn next(mut feed: Feed) -> Option<(sse::Event, Feed)> {
     if feed.api.drain.has_begun() {
         return None;
     }
-    let event = match report(&feed.api).await.ok().and_then(|report| sse::Data::new_json(report).ok()) {
+    let event = match report(&feed.api, &feed.view).await.ok().and_then(|report| sse::Data::new_json(report).ok()) {
         Some(data) => data.event("report").into(),
         // A part of the server is being restarted: the next second may know more.
         None => sse::Event::Comment("nothing is known".into()),
@@ -71,11 +73,11 @@ async fn next(mut feed: Feed) -> Option<(sse::Event, Feed)> {
     Some((event, feed))
 }
 
-async fn report(api: &Api) -> ApiResult<Report> {
+async fn report(api: &Api, view: &View) -> ApiResult<Report> {
     Ok(Report {
         r#type: "report",
-        performance: api.metrics.performance(LAST_N),
+        performance: api.metrics.performance(view, LAST_N),
         pacers: admin::pacer_rows(api).await?,
-        streams: api.coalescer.ask(coalescer::Snapshot).await?,
+        streams: api.coalescer.ask(coalescer::Snapshot(view.clone())).await?,
     })
 }

@@ -7,7 +7,7 @@ use actix_web::web::Data;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::caller::Caller;
+use super::caller::Client;
 use super::error::{ApiError, ApiResult};
 use crate::actors::coalescer;
 use crate::config::Provider;
@@ -35,7 +35,7 @@ pub(super) async fn ready(api: Data<Api>) -> ApiResult {
     }
 }
 
-pub(super) async fn providers(api: Data<Api>, _caller: Caller) -> HttpResponse {
+pub(super) async fn providers(api: Data<Api>, _client: Client) -> HttpResponse {
     let default = &api.config.default_provider().name;
     let list: Vec<_> = api.config.providers.values().map(|provider| row(provider, &provider.name == default)).collect();
     HttpResponse::Ok().json(list)

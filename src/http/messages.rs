@@ -1,5 +1,7 @@
 //! `POST …/messages`, `…/messages/stream`, `…/regenerate`: a message is sent, or answered anew.
 
+use std::borrow::Cow;
+
 use actix_web::web::{Data, Path};
 use actix_web::{Either, HttpRequest, HttpResponse};
 use serde_json::{Map, Value, json};
@@ -14,7 +16,7 @@ use super::turns::{self, Answer, Asked};
 use super::{Api, edge};
 use crate::actors::stream::Identity;
 use crate::chat::{Content, ImageUrl, MessageId, OrgId, Part, RequestId, ThreadId};
-use crate::event::Status;
+use crate::event::{FinishReason, Status};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Kept, Outcome, Subscription};
 
@@ -64,7 +66,7 @@ pub(super) async fn send(
                 return Err(ApiError::new(failure, "the answer to this request has failed"));
             }
             let ids = (stored.thread.clone(), stored.user_message.clone(), stored.answer.clone());
-            whole_turn(&api, &caller.org, stored.id.as_str(), stored.status, ids).await
+            whole_turn(&api, &caller.org, stored.id.as_str(), (stored.status, stored.finish_reason), ids).await
         }
     }
 }
@@ -77,25 +79,32 @@ async fn ended_turn(api: &Api, org: &OrgId, subscription: &Subscription) -> ApiR
         return Err(failure.unwrap_or_else(|| Failure::new(Code::Internal, "the answer failed")).into());
     }
     let facts = &subscription.facts;
-    let ids = match kept {
-        Kept::Yes => (facts.thread.clone(), facts.user_message.clone(), facts.answer.clone()),
-        // Cancelled before anything began: there are no messages.
-        Kept::NoTurn => (None, None, None),
-        // The store has less than the client is owed.
-        Kept::Failed => {
-            let answer = subscription.log.with_transcript(|transcript| {
-                json!({
-                    "id": facts.answer, "role": "assistant", "content": transcript.content(), "status": status,
-                    "provider": facts.provider, "model": &*facts.model, "finish_reason": finish.reason, "usage": usage,
-                })
-            });
-            let request_id = facts.request.as_str();
-            let body =
-                json!({ "request_id": request_id, "status": status, "assistant_message": answer, "saved": false });
-            return Ok(HttpResponse::Ok().json(body));
-        }
+    let (request_id, finish_reason) = (facts.request.as_str(), finish.reason);
+    let unstored = |id: Option<&MessageId>| {
+        subscription.log.with_transcript(|transcript| {
+            json!({
+                "id": id, "role": "assistant", "content": transcript.content(), "status": status,
+                "provider": facts.provider, "model": &*facts.model, "finish_reason": finish_reason, "usage": usage,
+            })
+        })
     };
-    whole_turn(api, org, facts.request.as_str(), *status, ids).await
+    let body = match kept {
+        Kept::Yes => {
+            let ids = (facts.thread.clone(), facts.user_message.clone(), facts.answer.clone());
+            return whole_turn(api, org, request_id, (*status, Some(finish_reason)), ids).await;
+        }
+        // Cancelled before anything began: the thread has no messages of it.
+        Kept::NoTurn => json!({
+            "request_id": request_id, "status": status, "finish_reason": finish_reason, "user_message": null,
+            "assistant_message": unstored(None),
+        }),
+        // The store has less than the client is owed.
+        Kept::Failed => json!({
+            "request_id": request_id, "status": status, "finish_reason": finish_reason,
+            "assistant_message": unstored(facts.answer.as_ref()), "saved": false,
+        }),
+    };
+    Ok(HttpResponse::Ok().json(body))
 }
 
 pub(super) async fn regenerate(
@@ -127,10 +136,12 @@ async fn answer(api: &Api, caller: &Caller, asked: Asked, request: &HttpRequest)
     }
 }
 
+type TurnEnd = (Status, Option<FinishReason>);
 type TurnIds = (Option<ThreadId>, Option<MessageId>, Option<MessageId>);
 
 /// A turn that has ended, as the store keeps it.
-async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, status: Status, ids: TurnIds) -> ApiResult {
+async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, end: TurnEnd, ids: TurnIds) -> ApiResult {
+    let (status, finish_reason) = end;
     let (thread, user, answer) = ids;
     let message = async |id: Option<MessageId>| match (&thread, id) {
         (Some(thread), Some(id)) => api.store.message(org, thread, &id).await,
@@ -140,6 +151,7 @@ async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, status: Status, id
     Ok(HttpResponse::Ok().json(json!({
         "request_id": request_id,
         "status": status,
+        "finish_reason": finish_reason,
         "user_message": user_message,
         "assistant_message": assistant_message,
     })))
@@ -215,7 +227,7 @@ fn options(
         let message = "several models cannot answer together; send collaboration_mode: false";
         return Err(ApiError(Failure::new(Code::Unprocessable, message).param("collaboration_mode")));
     }
-    let wants_to_share = fields.flag("coalesce")?.unwrap_or(true) && !shares_nothing(request);
+    let wants_to_share = may_share(request)? && fields.flag("coalesce")?.unwrap_or(true);
     let idempotency_key = idempotency_key(request)?;
     Ok(Asked {
         request: id,
@@ -244,13 +256,18 @@ fn content(api: &Api, fields: &mut Fields) -> ApiResult<Content> {
         Some(other) => return Err(wrong_type("content", "a string or an array of parts", &other)),
     };
     let images = attachments(fields)?;
-    let content = match content {
+    for part in parts_of(&content) {
+        check_image("content".into(), part)?;
+    }
+    for (at, image) in images.iter().enumerate() {
+        check_image(format!("attachments[{at}]").into(), image)?;
+    }
+    check_size(&content, &images, api.config.limits.content_bytes_max)?;
+    Ok(match content {
         content if images.is_empty() => content,
         Content::Text(text) => Content::Parts([vec![Part::Text { text }], images].concat()),
         Content::Parts(parts) => Content::Parts([parts, images].concat()),
-    };
-    check_content(&content, api.config.limits.content_bytes_max)?;
-    Ok(content)
+    })
 }
 
 /// One part of a content. The error says where it is, not what it says.
@@ -262,40 +279,44 @@ fn part((at, value): (usize, Value)) -> ApiResult<Part> {
     serde_json::from_value(value).map_err(wrong)
 }
 
-fn check_content(content: &Content, bytes_max: usize) -> ApiResult<()> {
-    let (bytes, says_something) = match content {
-        Content::Text(text) => (text.len(), !text.trim().is_empty()),
-        Content::Parts(parts) => {
-            let sizes = parts.iter().map(|part| match part {
-                Part::Text { text } => (text.len(), !text.trim().is_empty()),
-                Part::ImageUrl { image_url } => (image_url.url.len(), true),
-            });
-            sizes.fold((0, false), |(sum, any), (bytes, says)| (sum + bytes, any || says))
-        }
+fn parts_of(content: &Content) -> &[Part] {
+    match content {
+        Content::Text(_) => &[],
+        Content::Parts(parts) => parts,
+    }
+}
+
+/// Together they say something, and not too much.
+fn check_size(content: &Content, images: &[Part], bytes_max: usize) -> ApiResult<()> {
+    let size = |part: &Part| match part {
+        Part::Text { text } => text.len(),
+        Part::ImageUrl { image_url } => image_url.url.len(),
     };
-    if !says_something {
+    let says_something = |part: &Part| !matches!(part, Part::Text { text } if text.trim().is_empty());
+    let (bytes, is_empty) = match content {
+        Content::Text(text) => (text.len(), text.trim().is_empty()),
+        Content::Parts(parts) => (parts.iter().map(size).sum(), !parts.iter().any(says_something)),
+    };
+    if is_empty && images.is_empty() {
         return Err(ApiError::field("content", "content is empty"));
     }
-    if bytes > bytes_max {
-        let message = format!("content may have at most {bytes_max} bytes");
-        return Err(ApiError(Failure::new(Code::TooLarge, message).param("content")));
-    }
-    if let Content::Parts(parts) = content {
-        for part in parts {
-            check_image(part)?;
-        }
+    let param = if bytes > bytes_max { "content" } else { "attachments" };
+    if bytes + images.iter().map(size).sum::<usize>() > bytes_max {
+        let message = format!("content and attachments may have at most {bytes_max} bytes");
+        return Err(ApiError(Failure::new(Code::TooLarge, message).param(param)));
     }
     Ok(())
 }
 
-fn check_image(part: &Part) -> ApiResult<()> {
+/// `field` is where the image was given.
+fn check_image(field: Cow<'static, str>, part: &Part) -> ApiResult<()> {
     let Part::ImageUrl { image_url } = part else { return Ok(()) };
     let ImageUrl { url, detail } = image_url;
     if !(url.starts_with("https://") || url.starts_with("data:image/")) {
-        return Err(ApiError::field("content", "an image's url must begin with https:// or data:image/"));
+        return Err(ApiError::field(field, "an image's url must begin with https:// or data:image/"));
     }
     if detail.as_deref().is_some_and(|detail| !["low", "high", "auto"].contains(&detail)) {
-        return Err(ApiError::field("content", "an image's detail must be low, high or auto"));
+        return Err(ApiError::field(field, "an image's detail must be low, high or auto"));
     }
     Ok(())
 }
@@ -332,8 +353,14 @@ fn tools(fields: &mut Fields, tools_max: usize) -> ApiResult<Vec<Value>> {
     Ok(tools)
 }
 
-fn shares_nothing(request: &HttpRequest) -> bool {
-    request.headers().get("x-coalesce").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
+/// What `X-Coalesce` says; nothing is the same as `on`.
+fn may_share(request: &HttpRequest) -> ApiResult<bool> {
+    let Some(value) = request.headers().get("x-coalesce") else { return Ok(true) };
+    match value.as_bytes() {
+        on if on.eq_ignore_ascii_case(b"on") => Ok(true),
+        off if off.eq_ignore_ascii_case(b"off") => Ok(false),
+        _ => Err(ApiError::field("X-Coalesce", "X-Coalesce must be on or off")),
+    }
 }
 
 /// The id that the client chose: in the body, else in the header.

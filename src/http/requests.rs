@@ -11,7 +11,7 @@ use crate::actors::coalescer::Find;
 use crate::chat::RequestId;
 use crate::event::Status;
 use crate::failure::Code;
-use crate::fanout::Subscription;
+use crate::fanout::{Kept, Subscription};
 use crate::store::StoredRequest;
 
 pub(super) async fn state(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
@@ -56,12 +56,14 @@ fn of_subscription(subscription: &Subscription) -> Value {
     let facts = &subscription.facts;
     let timings = subscription.log.timings();
     let end = subscription.end();
+    // What has come to nothing has no messages.
+    let exists = end.is_none_or(|end| end.outcome.kept != Kept::NoTurn);
     json!({
         "request_id": facts.request.as_str(),
         "thread_id": facts.thread,
         "stream_id": facts.stream,
-        "message_id": facts.answer,
-        "user_message_id": facts.user_message,
+        "message_id": facts.answer.as_ref().filter(|_| exists),
+        "user_message_id": facts.user_message.as_ref().filter(|_| exists),
         "status": end.map_or(Status::Streaming, |end| end.outcome.status),
         "role": facts.role,
         "provider": facts.provider,

@@ -12,7 +12,7 @@ use super::{Api, edge};
 use crate::actors::coalescer::{Find, FindTurn, Found};
 use crate::chat::{OrgId, RequestId, ThreadId};
 use crate::event::{FinishReason, Status, write_frame};
-use crate::failure::Code;
+use crate::failure::{Code, Failure};
 use crate::fanout::{Attachment, Done, StreamLog, Subscription};
 use crate::store::StoredRequest;
 
@@ -39,7 +39,7 @@ pub(super) async fn of_thread(
     let thread = ThreadId::new(thread.into_inner());
     let turn = FindTurn { org: caller.org.clone(), thread: thread.clone() };
     match api.coalescer.ask(turn).await? {
-        Some(found) => Ok(resumed(&api, found, &request, &resume)),
+        Some(found) => resumed(&api, found, &request, &resume),
         None if api.store.thread(&caller.org, &thread, 0, None).await?.is_some() => {
             Ok(Either::Right(HttpResponse::NoContent().finish()))
         }
@@ -58,25 +58,25 @@ pub(super) async fn of_request(
     let id = RequestId::parse(caller.org.clone(), &id).ok_or_else(not_found)?;
     edge::name(&request, id.as_str());
     if let Some(found) = api.coalescer.ask(Find(id.clone())).await? {
-        return Ok(resumed(&api, found, &request, &resume));
+        return resumed(&api, found, &request, &resume);
     }
     let stored = api.store.request(&id).await?.ok_or_else(not_found)?;
     from_store(&api, &caller.org, &stored, last_event(&request, &resume)).await.map(Either::Right)
 }
 
-fn resumed(api: &Api, found: Found, request: &HttpRequest, resume: &Resume) -> StreamResponse {
+fn resumed(api: &Api, found: Found, request: &HttpRequest, resume: &Resume) -> ApiResult<StreamResponse> {
     let Found(subscription) = found;
-    let attachment = Attachment::new(subscription.clone());
     edge::name(request, subscription.facts.request.as_str());
     let seen = last_event(request, resume).filter(|seen| seen.fence == subscription.log.fence());
     let seen = match (seen, subscription.end()) {
         (Some(seen), Some(end)) if seen.seq == end.last_seq + 1 => {
-            return Either::Right(HttpResponse::NoContent().finish());
+            return Ok(Either::Right(HttpResponse::NoContent().finish()));
         }
         (Some(seen), _) => Some(seen.seq).filter(|seq| is_held(&subscription, *seq)),
         (None, _) => None,
     };
-    Either::Left(LogBody::resumed(attachment, seen, pings(api)).into_response())
+    let attachment = Attachment::new(subscription).map_err(Failure::from)?;
+    Ok(Either::Left(LogBody::resumed(attachment, seen, pings(api)).into_response()))
 }
 
 /// Whether an event with this number has been sent: a client of another stream may have seen any.

@@ -13,7 +13,7 @@ use super::cancel::withdraw_turn;
 use super::error::{ApiError, ApiResult};
 use super::fields::Fields;
 use super::rendering::{self, Render, Shown};
-use crate::actors::coalescer::FindTurn;
+use crate::actors::coalescer::{FindTurn, Forget};
 use crate::chat::ThreadId;
 use crate::failure::Code;
 use crate::store::{Cursor, NewThread, Thread};
@@ -112,6 +112,8 @@ pub(super) async fn remove(api: Data<Api>, caller: Caller, thread: Path<String>)
         let _ = tokio::time::timeout(STOP_WAIT_MAX, found.0.ended()).await;
     }
     api.store.delete_thread(&caller.org, &id).await?;
+    // What is deleted is not found in memory either.
+    api.coalescer.ask(Forget { thread: id }).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 

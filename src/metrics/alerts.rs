@@ -1,11 +1,13 @@
 //! Alerts: conditions over the newest requests that are worth a person's attention. Pure: time is an argument.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::Finished;
+use crate::chat::{OrgId, View};
 use crate::config;
 use crate::event::Status;
 use crate::store::CallRole;
@@ -32,22 +34,51 @@ pub struct Alert {
     pub message: &'static str,
 }
 
-/// Remembers since when each condition holds.
+/// Remembers since when each condition holds, in each organisation and in all together.
 #[derive(Debug)]
 pub(super) struct Watch {
     config: config::Alerts,
-    ttft_since: Option<Instant>,
-    queue_wait_since: Option<Instant>,
+    everything: Since,
+    /// Those of which one holds.
+    orgs: HashMap<OrgId, Since>,
+}
+
+/// Since when conditions hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Since {
+    ttft: Option<Instant>,
+    queue_wait: Option<Instant>,
 }
 
 impl Watch {
     pub(super) fn new(config: config::Alerts) -> Self {
-        Self { config, ttft_since: None, queue_wait_since: None }
+        Self { config, everything: Since::default(), orgs: HashMap::new() }
     }
 
-    /// The alerts at `now`; `requests` are the newest first.
+    /// Forgets the organisations that are not there any more.
+    pub(super) fn keep_only(&mut self, is_there: impl Fn(&OrgId) -> bool) {
+        self.orgs.retain(|org, _| is_there(org));
+    }
+
+    fn since(&self, view: &View) -> Since {
+        match view {
+            View::Everything => self.everything,
+            View::Org(org) => self.orgs.get(org).copied().unwrap_or_default(),
+        }
+    }
+
+    fn remember(&mut self, view: &View, since: Since) {
+        match view {
+            View::Everything => self.everything = since,
+            View::Org(org) if since == Since::default() => drop(self.orgs.remove(org)),
+            View::Org(org) => drop(self.orgs.insert(org.clone(), since)),
+        }
+    }
+
+    /// The alerts of `view` at `now`; `requests` are its own, the newest first.
     pub(super) fn evaluate<'a>(
         &mut self,
+        view: &View,
         requests: impl Iterator<Item = &'a Finished> + Clone,
         now: Instant,
     ) -> Vec<Alert> {
@@ -55,9 +86,10 @@ impl Watch {
         let recent = requests.clone().take_while(|request| now.saturating_duration_since(request.at) <= hold);
         let ttft = p95(recent.clone().take(WINDOW).filter_map(|request| request.ttft_ms));
         let queue_wait = p95(recent.take(WINDOW).filter_map(|request| request.queue_wait_ms));
-        let config = self.config.clone();
-        let ttft = held(&mut self.ttft_since, ttft, config.ttft_p95_ms as f64, hold, now);
-        let queue_wait = held(&mut self.queue_wait_since, queue_wait, config.queue_wait_p95_ms as f64, hold, now);
+        let mut since = self.since(view);
+        let ttft = held(&mut since.ttft, ttft, self.config.ttft_p95_ms as f64, hold, now);
+        let queue_wait = held(&mut since.queue_wait, queue_wait, self.config.queue_wait_p95_ms as f64, hold, now);
+        self.remember(view, since);
         let alert = |name, message| move |(value, threshold, for_ms)| Alert { name, value, threshold, for_ms, message };
         let alerts = [
             ttft.map(alert("ttft", "the first token is slow: look at queue, provider and connections")),
@@ -118,6 +150,13 @@ mod tests {
     use super::super::tests::finished;
     use super::*;
 
+    impl Watch {
+        /// How many organisations it remembers.
+        pub(in super::super) fn size(&self) -> usize {
+            self.orgs.len()
+        }
+    }
+
     fn names(alerts: &[Alert]) -> Vec<&str> {
         alerts.iter().map(|alert| alert.name).collect()
     }
@@ -128,28 +167,28 @@ mod tests {
         let mut last = Vec::new();
         for _ in 0..=10 {
             let slow = [finished(1_600, Status::Complete)];
-            last = watch.evaluate(slow.iter(), Instant::now());
+            last = watch.evaluate(&View::Everything, slow.iter(), Instant::now());
             tokio::time::advance(Duration::from_secs(29)).await;
         }
         assert_eq!(names(&last), Vec::<&str>::new());
         tokio::time::advance(Duration::from_secs(30)).await;
 
         let slow = [finished(1_600, Status::Complete)];
-        assert_eq!(names(&watch.evaluate(slow.iter(), Instant::now())), ["ttft"]);
+        assert_eq!(names(&watch.evaluate(&View::Everything, slow.iter(), Instant::now())), ["ttft"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_good_minute_resets_the_clock() {
         let mut watch = Watch::new(config::Alerts::default());
         let slow = [finished(1_600, Status::Complete)];
-        watch.evaluate(slow.iter(), Instant::now());
+        watch.evaluate(&View::Everything, slow.iter(), Instant::now());
         tokio::time::advance(Duration::from_secs(299)).await;
         let good = [finished(10, Status::Complete)];
-        watch.evaluate(good.iter(), Instant::now());
+        watch.evaluate(&View::Everything, good.iter(), Instant::now());
         tokio::time::advance(Duration::from_secs(2)).await;
 
         let slow = [finished(1_600, Status::Complete)];
-        assert_eq!(names(&watch.evaluate(slow.iter(), Instant::now())), Vec::<&str>::new());
+        assert_eq!(names(&watch.evaluate(&View::Everything, slow.iter(), Instant::now())), Vec::<&str>::new());
     }
 
     #[test]
@@ -157,10 +196,10 @@ mod tests {
         let mut watch = Watch::new(config::Alerts::default());
         let mut requests: Vec<_> = (0..99).map(|_| finished(1, Status::Complete)).collect();
         requests.push(finished(1, Status::Error));
-        assert_eq!(names(&watch.evaluate(requests.iter(), Instant::now())), Vec::<&str>::new());
+        assert_eq!(names(&watch.evaluate(&View::Everything, requests.iter(), Instant::now())), Vec::<&str>::new());
 
         requests[0] = finished(1, Status::Error);
-        assert_eq!(names(&watch.evaluate(requests.iter(), Instant::now())), ["error_rate"]);
+        assert_eq!(names(&watch.evaluate(&View::Everything, requests.iter(), Instant::now())), ["error_rate"]);
     }
 
     #[test]
@@ -169,6 +208,6 @@ mod tests {
         let mut requests: Vec<_> = (0..30).map(|_| finished(1, Status::Complete)).collect();
         requests[0].role = CallRole::Follower;
 
-        assert_eq!(names(&watch.evaluate(requests.iter(), Instant::now())), ["coalescing"]);
+        assert_eq!(names(&watch.evaluate(&View::Everything, requests.iter(), Instant::now())), ["coalescing"]);
     }
 }

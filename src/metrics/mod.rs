@@ -1,11 +1,12 @@
 //! Metrics: what has become of the last requests, in percentiles, and what is worth an alarm.
 //!
 //! Requests are recorded once, when they end, before their clients read `done`. Percentiles come from an HDR histogram
-//! (three significant digits) over the newest requests of a ring.
+//! (three significant digits) over the newest requests of a ring. There is one ring for all organisations, so that it
+//! needs no more memory when there are many; a report is made for a [`View`] and knows of nothing else in the ring.
 
 mod alerts;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 pub use self::alerts::Alert;
 use self::alerts::Watch;
+use crate::chat::{OrgId, View};
 use crate::config;
 use crate::event::{Status, Usage};
 use crate::failure::Code;
@@ -25,6 +27,8 @@ use crate::store::CallRole;
 /// One finished request.
 #[derive(Debug, Clone)]
 pub struct Finished {
+    /// Whose it was.
+    pub org: OrgId,
     /// When it ended.
     pub at: Instant,
     /// Whether it started its upstream call.
@@ -51,6 +55,7 @@ impl Finished {
         let timings = subscription.log.timings();
         let role = subscription.facts.role;
         Self {
+            org: subscription.facts.request.org().clone(),
             at: Instant::now(),
             role,
             status: outcome.status,
@@ -76,7 +81,7 @@ struct Inner {
     requests: VecDeque<(Arc<str>, Finished)>,
     /// Names are shared by all records of a provider.
     names: BTreeMap<Arc<str>, ()>,
-    cancels_us: VecDeque<u32>,
+    cancels_us: VecDeque<(OrgId, u32)>,
     watch: Watch,
 }
 
@@ -170,28 +175,41 @@ impl Metrics {
     }
 
     /// Records how long it took from a cancel's arrival to the abort of the upstream call.
-    pub fn cancelled(&self, took: Duration) {
+    pub fn cancelled(&self, org: &OrgId, took: Duration) {
         let mut inner = self.inner.lock();
         if inner.cancels_us.len() == self.window_max {
             inner.cancels_us.pop_front();
         }
-        inner.cancels_us.push_back(u32::try_from(took.as_micros()).unwrap_or(u32::MAX));
+        inner.cancels_us.push_back((org.clone(), u32::try_from(took.as_micros()).unwrap_or(u32::MAX)));
     }
 
-    /// Looks at the alarms' conditions, so that they are noticed when nobody asks.
+    /// Looks at the alarms' conditions, in each organisation and in all together, so that they are noticed when nobody
+    /// asks. Tells those of all together.
     pub fn evaluate_alerts(&self) -> Vec<Alert> {
         let mut inner = self.inner.lock();
         let Inner { requests, watch, .. } = &mut *inner;
-        watch.evaluate(requests.iter().rev().map(|(_, finished)| finished), Instant::now())
+        let now = Instant::now();
+        let newest = requests.iter().rev().map(|(_, finished)| finished);
+        let mut by_org: HashMap<&OrgId, Vec<&Finished>> = HashMap::new();
+        for finished in newest.clone() {
+            by_org.entry(&finished.org).or_default().push(finished);
+        }
+        watch.keep_only(|org| by_org.contains_key(org));
+        for (org, newest) in by_org {
+            watch.evaluate(&View::Org(org.clone()), newest.into_iter(), now);
+        }
+        watch.evaluate(&View::Everything, newest, now)
     }
 
-    /// The report over the newest `last_n` requests.
-    pub fn performance(&self, last_n: usize) -> Performance {
-        let alerts = self.evaluate_alerts();
-        let inner = self.inner.lock();
-        let newest: Vec<_> = inner.requests.iter().rev().take(last_n).collect();
+    /// The report over the newest `last_n` requests that `view` shows.
+    pub fn performance(&self, view: &View, last_n: usize) -> Performance {
+        let mut inner = self.inner.lock();
+        let Inner { requests, cancels_us, watch, .. } = &mut *inner;
+        let shown = requests.iter().rev().filter(|(_, finished)| view.shows(&finished.org));
+        let alerts = watch.evaluate(view, shown.clone().map(|(_, finished)| finished), Instant::now());
+        let newest: Vec<_> = shown.take(last_n).collect();
         let requests = || newest.iter().map(|(_, finished)| finished);
-        let cancels = inner.cancels_us.iter().rev().take(last_n).copied().map(Some);
+        let cancels = cancels_us.iter().rev().filter(|(org, _)| view.shows(org)).take(last_n).map(|(_, us)| Some(*us));
         let mut by_provider: BTreeMap<Arc<str>, Vec<&Finished>> = BTreeMap::new();
         for (name, finished) in &newest {
             by_provider.entry(name.clone()).or_default().push(finished);
@@ -292,6 +310,7 @@ pub(crate) mod tests {
 
     pub(crate) fn finished(ttft_ms: u32, status: Status) -> Finished {
         Finished {
+            org: OrgId::new("acme"),
             at: Instant::now(),
             role: CallRole::Leader,
             status,
@@ -305,7 +324,7 @@ pub(crate) mod tests {
     }
 
     fn report(metrics: &Metrics, last_n: usize) -> serde_json::Value {
-        serde_json::to_value(metrics.performance(last_n)).unwrap()
+        serde_json::to_value(metrics.performance(&View::Everything, last_n)).unwrap()
     }
 
     #[test]
@@ -363,6 +382,52 @@ pub(crate) mod tests {
         let longest = report(&metrics, 100)["ttft_ms"]["max"].as_f64().unwrap();
 
         assert!((longest - 600_000.0).abs() < 600.0, "{longest}");
+    }
+
+    fn of(org: &str, ttft_ms: u32, status: Status) -> Finished {
+        Finished { org: OrgId::new(org), ..finished(ttft_ms, status) }
+    }
+
+    #[test]
+    fn a_report_for_an_organisation_is_what_it_would_be_if_there_were_no_other() {
+        let (shared, alone) = (Metrics::new(&config::Metrics::default()), Metrics::new(&config::Metrics::default()));
+        let ours = OrgId::new("ours");
+        for n in 0..40 {
+            let status = if n % 4 == 0 { Status::Error } else { Status::Complete };
+            for metrics in [&shared, &alone] {
+                metrics.finished("demo", of("ours", 10 * n, status));
+                metrics.cancelled(&ours, Duration::from_millis(u64::from(n)));
+            }
+            shared.finished("secret", of("theirs", 9_000, Status::Error));
+            shared.cancelled(&OrgId::new("theirs"), Duration::from_secs(9));
+        }
+
+        let report = |metrics: &Metrics, view: View| serde_json::to_value(metrics.performance(&view, 30)).unwrap();
+
+        assert_eq!(report(&shared, View::Org(ours)), report(&alone, View::Everything));
+        assert_eq!(report(&alone, View::Everything)["window"]["count"], 30, "the last 30 of its own");
+        assert_eq!(report(&shared, View::Everything)["errors"]["total"], 15 + 3);
+        let nobody = report(&shared, View::Org(OrgId::new("nobody")));
+        assert_eq!((&nobody["window"]["count"], &nobody["ttft_ms"]["max"]), (&0.into(), &serde_json::Value::Null));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alert_is_shown_to_those_whose_requests_it_is_about() {
+        let metrics = Metrics::new(&config::Metrics::default());
+        let slow = |view: &View| !metrics.performance(view, 1).alerts.is_empty();
+        let (slow_org, fast_org) = (View::Org(OrgId::new("slow")), View::Org(OrgId::new("fast")));
+        for _ in 0..=32 {
+            metrics.finished("demo", of("slow", 5_000, Status::Complete));
+            (0..100).for_each(|_| metrics.finished("demo", of("fast", 10, Status::Complete)));
+            assert_eq!(metrics.evaluate_alerts(), [], "a hundred to one, all together are fast");
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+
+        assert_eq!((slow(&slow_org), slow(&fast_org), slow(&View::Everything)), (true, false, false));
+        assert!(metrics.inner.lock().watch.size() <= 1, "nothing is remembered of those who are well");
+        metrics.inner.lock().requests.clear();
+        metrics.evaluate_alerts();
+        assert_eq!(metrics.inner.lock().watch.size(), 0, "nor of those who are gone");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use load::client::text_of;
+use load::client::{Request, text_of};
 use load::mock::expected_text;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -141,6 +141,54 @@ async fn a_cancel_that_comes_before_its_request_waits_for_it() {
 
     assert_eq!(done(&events)["status"], "cancelled");
     assert_eq!(gateway.mock.counts().calls_started, 0);
+}
+
+#[actix_web::test]
+async fn a_request_that_was_cancelled_before_it_came_is_told_as_such_everywhere() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    gateway.cancel("early").await;
+    let mut body = message("hello", "mock");
+    body["request_id"] = "early".into();
+
+    let answer = gateway.send(&thread, &body).await;
+
+    let cancelled = |state: &Value| {
+        assert_eq!((state["status"].as_str(), state["finish_reason"].as_str()), (Some("cancelled"), Some("cancelled")));
+    };
+    assert_eq!((answer.status(), &answer.json()["request_id"]), (200, &json!("early")));
+    cancelled(&answer.json());
+    let said = &answer.json()["assistant_message"];
+    cancelled(said);
+    assert_eq!((&said["role"], &said["content"], &said["model"]), (&json!("assistant"), &json!(""), &json!("mock")));
+    let state = gateway.get("/api/requests/early").await;
+    cancelled(&state);
+    assert_eq!((&state["thread_id"], &state["message_id"]), (&json!(thread), &Value::Null));
+    let resumed = gateway.open(Request::get("/api/requests/early/stream")).await.rest().await;
+    cancelled(&done(&resumed));
+    assert_eq!(gateway.cancel("early").await.json()["status"], "cancelled");
+    let other = gateway.client.clone().with_header("x-org-id", "other");
+    assert_eq!(other.get("/api/requests/early").await.unwrap().status(), 404);
+    assert_eq!(gateway.read(&thread).await["messages"], json!([]));
+    assert_eq!(gateway.mock.counts().calls_started, 0);
+}
+
+#[actix_web::test]
+async fn a_request_that_is_cancelled_in_the_queue_is_told_as_such_to_who_waits_for_the_whole() {
+    let gateway = Gateway::with_provider("rps = 1000.0\nconcurrency = 1\nburst = 1000").await;
+    let (first, second) = (gateway.thread().await, gateway.thread().await);
+    let mut running = gateway.stream(&first, &message("first", "silent")).await;
+    running.next_named("meta").await;
+    let mut body = message("second", "mock");
+    body["request_id"] = "queued".into();
+    let (answer, ()) = futures_util::join!(gateway.send(&second, &body), async {
+        let waits = |pacers: &Value| pacers.as_array().unwrap().iter().any(|pacer| pacer["queued"] == 1);
+        gateway.until("/api/admin/pacers", waits).await;
+        gateway.cancel("queued").await;
+    });
+
+    assert_eq!((answer.status(), answer.json()["finish_reason"].as_str()), (200, Some("cancelled")));
+    assert_eq!(answer.json()["assistant_message"]["status"], "cancelled");
 }
 
 #[actix_web::test]

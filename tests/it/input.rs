@@ -16,7 +16,7 @@ fn bad_fields() -> Vec<(&'static str, Value, &'static str, u16)> {
         ("content", json!([]), "content", 400),
         ("content", json!([{"type": "my secret prompt"}]), "content[0]", 400),
         ("content", json!([{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]), "content", 400),
-        ("content", json!(long), "content", 413),
+        ("content", json!(long.clone()), "content", 413),
         ("role", json!("system"), "role", 400),
         ("role", json!(1), "role", 400),
         ("provider", json!("none"), "provider", 400),
@@ -36,6 +36,8 @@ fn bad_fields() -> Vec<(&'static str, Value, &'static str, u16)> {
         ("user_id", json!("u".repeat(200)), "user_id", 400),
         ("attachments", json!([{"type": "pdf", "url": "https://x"}]), "attachments[0]", 422),
         ("attachments", json!("x"), "attachments", 400),
+        ("attachments", json!([{"url": "https://x"}, {"url": "file:///etc/passwd"}]), "attachments[1]", 400),
+        ("attachments", json!([{"url": format!("data:image/png;base64,{long}")}]), "attachments", 413),
         ("use_memory", json!(3), "use_memory", 400),
         ("collaboration_mode", json!(true), "collaboration_mode", 422),
         ("temprature", json!(1), "temprature", 400),
@@ -70,6 +72,7 @@ async fn every_bad_header_is_named() {
         ("x-org-id", "../other", "x-org-id", 400),
         ("x-request-id", "a b", "X-Request-Id", 400),
         ("idempotency-key", long.as_str(), "Idempotency-Key", 400),
+        ("x-coalesce", "banana", "X-Coalesce", 400),
         ("content-encoding", "gzip", "Content-Encoding", 415),
     ];
     for (name, value, param, status) in headers {

@@ -3,6 +3,8 @@
 //! The modules say `cfg(test)`, which holds here anyway, so that the lints that spare tests spare their helpers too.
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod adapters;
 #[cfg(test)]
 mod burst;
@@ -18,6 +20,10 @@ mod faults;
 mod idempotency;
 #[cfg(test)]
 mod input;
+#[cfg(test)]
+mod listeners;
+#[cfg(test)]
+mod orgs;
 #[cfg(test)]
 mod pacing;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use load::client::Request;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::done;
 use crate::support::gateway::{FAST, Gateway, message};
@@ -62,6 +62,11 @@ async fn who_waits_too_long_is_told_so() {
     assert_eq!(gateway.mock.counts().calls_started, 1);
 }
 
+/// The names of what an answer tells.
+fn fields(row: &Value) -> Vec<&str> {
+    row.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
 #[actix_web::test]
 async fn limits_can_be_changed_while_callers_wait() {
     let gateway = Gateway::with_provider("rps = 10000.0\nconcurrency = 1\nburst = 1000").await;
@@ -75,6 +80,7 @@ async fn limits_can_be_changed_while_callers_wait() {
     let changed = gateway.client.send(patch).await.unwrap();
 
     assert_eq!((changed.status(), &changed.json()["concurrency"]), (200, &json!(2)));
+    assert_eq!(fields(&changed.json()), fields(&gateway.get("/api/admin/pacers").await[0]));
     assert_eq!(done(&waiting.rest().await)["status"], "complete");
 }
 
@@ -113,6 +119,7 @@ async fn a_profile_is_switched_and_restored() {
 
     let switched = gateway.client.post("/api/admin/profile/ttft", &json!({})).await.unwrap();
     assert_eq!((switched.status(), concurrency().await.flatten()), (200, Some(7)));
+    assert_eq!(fields(&switched.json()["pacers"]["mock"]), fields(&gateway.get("/api/admin/pacers").await[0]));
 
     gateway.client.post("/api/admin/profile/production", &json!({})).await.unwrap();
     assert_eq!(concurrency().await.flatten(), Some(1000));

@@ -3,6 +3,7 @@
 use load::client::Request;
 use serde_json::{Value, json};
 
+use crate::support::done;
 use crate::support::gateway::{Gateway, message};
 
 fn ids(list: &Value) -> Vec<String> {
@@ -154,6 +155,62 @@ async fn calls_of_tools_that_nobody_answered_stay_out_of_the_history() {
     let sent = gateway.mock.last_call().unwrap().json();
     let said: Vec<_> = sent["messages"].as_array().unwrap().iter().map(|said| said["role"].as_str().unwrap()).collect();
     assert_eq!(said, ["user", "user"]);
+}
+
+/// Checks that nothing tells or repeats this request any more.
+async fn check_gone(gateway: &Gateway, thread: &str, body: &Value) {
+    let request = body["request_id"].as_str().unwrap();
+    for path in [format!("/api/requests/{request}"), format!("/api/requests/{request}/stream")] {
+        for cursor in ["", "1-0", "1-1"] {
+            let answer = gateway.client.send(Request::get(path.clone()).header("last-event-id", cursor)).await.unwrap();
+            assert_eq!((answer.status(), answer.error_code().as_deref()), (404, Some("request_not_found")), "{path}");
+        }
+    }
+    for how in ["messages", "messages/stream"] {
+        let repeated = Request::post(format!("/api/threads/{thread}/{how}"), body).header("idempotency-key", "k");
+        let answer = gateway.client.send(repeated).await.unwrap();
+        assert_eq!((answer.status(), answer.error_code().as_deref()), (404, Some("thread_not_found")), "{how}");
+    }
+    let joined = gateway.client.get(&format!("/api/threads/{thread}/stream")).await.unwrap();
+    assert_eq!((joined.status(), joined.error_code().as_deref()), (404, Some("thread_not_found")));
+}
+
+#[actix_web::test]
+async fn a_deleted_threads_answers_are_gone_from_memory_too() {
+    for is_running in [false, true] {
+        let gateway = Gateway::start().await;
+        let (thread, other) = (gateway.thread().await, gateway.thread().await);
+        let mut body = message("hello", if is_running { "gate@after=1" } else { "mock" });
+        body["request_id"] = "secret".into();
+        let request = Request::post(format!("/api/threads/{thread}/messages/stream"), &body);
+        let mut events = gateway.open(request.header("idempotency-key", "k")).await;
+        events.next_named("delta").await;
+        // The same answer in another thread stays.
+        let mut shared = body.clone();
+        shared["request_id"] = "kept".into();
+        let mut follower = gateway.stream(&other, &shared).await;
+        follower.next_named("delta").await;
+        if !is_running {
+            events.rest().await;
+        }
+
+        let deleted = gateway.client.send(Request::new("DELETE", format!("/api/threads/{thread}"))).await.unwrap();
+
+        assert_eq!(deleted.status(), 204);
+        check_gone(&gateway, &thread, &body).await;
+        gateway.mock.open_gate();
+        assert_eq!(done(&follower.rest().await)["status"], "complete");
+        assert_eq!(gateway.get("/api/requests/kept").await["status"], "complete");
+        // Its name and its key are free for another request.
+        let again = Request::post(format!("/api/threads/{other}/messages"), &{
+            let mut again = message("something else", "mock");
+            again["request_id"] = "secret".into();
+            again
+        });
+        let again = gateway.client.send(again.header("idempotency-key", "k")).await.unwrap();
+        assert_eq!(again.status(), 200, "{}", again.json());
+        gateway.at_rest().await;
+    }
 }
 
 #[actix_web::test]

@@ -20,7 +20,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("config", &["chat", "failure"]),
     ("store", &["chat", "config", "event", "failure"]),
     ("fanout", &["chat", "event", "failure", "store"]),
-    ("metrics", &["config", "event", "failure", "fanout", "store"]),
+    ("metrics", &["chat", "config", "event", "failure", "fanout", "store"]),
     ("providers", &["chat", "config", "event", "failure"]),
     ("actors", &["chat", "config", "event", "failure", "fanout", "metrics", "providers", "store"]),
     // Reads of threads go straight to the store's handle; writes that belong to a turn go through the actors.

@@ -23,12 +23,11 @@ use tokio::time::Instant;
 use self::tables::{Ask, Decision, Tables, TurnIds};
 use super::guardian::Link;
 use super::stream::{self, Environment, Identity, JoinReply, NotJoined, Reply, Stream};
-use super::subscriber;
 use super::target::Target;
-use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId};
-use crate::event::{Finish, FinishReason, Status};
+use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId, View};
+use crate::event::Status;
 use crate::failure::{Code, Failure};
-use crate::fanout::{Attachment, Kept, Outcome, StreamLog, Subscription, SubscriptionFacts};
+use crate::fanout::{StreamLog, Subscription, SubscriptionFacts};
 use crate::providers::upstream;
 use crate::store::{CallRole, NewRequest, NewUserMessage, OpenTurn};
 
@@ -136,8 +135,8 @@ pub struct Stop {
 pub enum Whose {
     /// One thread's; other threads that share it go on.
     Thread(ThreadId),
-    /// One stream's, for all who listen.
-    Stream(StreamId),
+    /// One stream's, for all who listen, if the view shows it.
+    Stream(View, StreamId),
     /// Every stream's.
     Everybody,
 }
@@ -153,6 +152,14 @@ pub struct Find(pub RequestId);
 pub struct FindTurn {
     /// The organisation that asks: another one's thread is not found.
     pub org: OrgId,
+    /// The thread.
+    pub thread: ThreadId,
+}
+
+/// Forgets the requests of a thread that has been deleted, and ends its answer if one runs.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Forget {
     /// The thread.
     pub thread: ThreadId,
 }
@@ -210,10 +217,10 @@ pub struct Ended {
     pub retain: bool,
 }
 
-/// Asks what runs.
-#[derive(Debug, Clone, Copy, Message)]
+/// Asks what runs, as far as the view shows it.
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "Vec<StreamStatus>")]
-pub struct Snapshot;
+pub struct Snapshot(pub View);
 
 /// A running stream, for operators.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -279,6 +286,7 @@ pub type Streams = Rc<RefCell<HashMap<StreamId, RunningStream>>>;
 /// A stream that runs.
 pub struct RunningStream {
     addr: Addr<Stream>,
+    org: OrgId,
     log: Arc<StreamLog>,
     provider: ProviderName,
     model: Arc<str>,
@@ -342,9 +350,9 @@ impl Coalescer {
         let org = join.request.org().clone();
         let (provider, model) = (join.chat.provider.clone(), join.chat.model.clone());
         let environment = self.environment.clone();
-        let stream = Stream::new(stream_id.clone(), org, join.chat, target, log.clone(), environment).start();
+        let stream = Stream::new(stream_id.clone(), org.clone(), join.chat, target, log.clone(), environment).start();
         let began = Instant::now();
-        let running = RunningStream { addr: stream, log, provider, model, began, nudged: began };
+        let running = RunningStream { addr: stream, org, log, provider, model, began, nudged: began };
         let ids = join.turn.as_ref().map(NewTurn::ids);
         let facts = Facts { request: join.request, ids, role: CallRole::Leader, arrived: join.arrived };
         self.forward(&running, facts, stream_id.clone(), join.turn, join.identity, join.reply);
@@ -375,6 +383,10 @@ impl Coalescer {
         reply: JoinReply,
     ) {
         let Facts { request, ids, role, arrived } = facts;
+        let Some(seat) = self.tables.take_seat(&request) else {
+            let _ = reply.send(Err(NotJoined::JustEnded));
+            return;
+        };
         let subscription = Arc::new(Subscription::new(
             SubscriptionFacts {
                 request: request.clone(),
@@ -388,32 +400,11 @@ impl Coalescer {
                 arrived,
             },
             running.log.clone(),
+            seat.audience().clone(),
         ));
         self.tables.attach(&request, subscription.clone());
-        let reply = Reply::new(reply, subscription.clone(), self.environment.coalescer.clone());
+        let reply = Reply::new(reply, subscription.clone(), seat, self.environment.coalescer.clone());
         routing::join(&running.addr, stream::Join { subscription, turn, ids, identity, reply });
-    }
-
-    /// Answers a request whose cancel came before it: an end, and nothing else.
-    fn answer_withdrawn(&self, join: Join, stream: StreamId) {
-        let facts = SubscriptionFacts {
-            request: join.request,
-            stream,
-            role: CallRole::Leader,
-            provider: join.chat.provider,
-            model: join.chat.model,
-            thread: join.turn.map(|turn| turn.thread),
-            user_message: None,
-            answer: None,
-            arrived: join.arrived,
-        };
-        let subscription = Arc::new(Subscription::new(facts, Arc::new(StreamLog::new(StreamLog::FENCE, 0))));
-        let finish = Finish { reason: FinishReason::Cancelled, native: None };
-        let status = Status::Cancelled;
-        let outcome = Arc::new(Outcome { status, finish, failure: None, usage: None, partial: false, kept: Kept::Yes });
-        let ended = subscriber::Ended { outcome, last_seq: 0, at: Instant::now() };
-        subscriber::finish(&subscription, &ended, &self.environment.metrics);
-        let _ = join.reply.send(Ok(Attachment::new(subscription)));
     }
 }
 
@@ -465,8 +456,7 @@ impl Handler<Join> for Coalescer {
             Decision::Lead => self.lead(join, stream),
             Decision::Follow { stream, turn, opens } => self.follow(join, stream, turn, opens),
             Decision::Repeat(original) => {
-                let answer = self.tables.payload(&original).cloned();
-                let _ = join.reply.send(answer.map(Attachment::new).ok_or(NotJoined::JustEnded));
+                let _ = join.reply.send(routing::attached(self.tables.payload(&original).cloned()));
             }
             Decision::Withdrawn => self.answer_withdrawn(join, stream),
             Decision::Wait(former) => {

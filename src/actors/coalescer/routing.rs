@@ -7,14 +7,16 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{
-    Cancel, Cancellation, Coalescer, Connections, Ended, Ending, Find, FindTurn, Found, Left, Load, NotTaken, Snapshot,
-    Stop, StreamStatus, TurnEnded, Weigh, Whose,
+    Cancel, Cancellation, Coalescer, Connections, Ended, Ending, Find, FindTurn, Forget, Found, Join, Left, Load,
+    NotTaken, Snapshot, Stop, StreamStatus, TurnEnded, Weigh, Whose,
 };
-use crate::actors::stream::{self, Stream};
+use crate::actors::stream::{self, NotJoined, Stream};
+use crate::actors::subscriber;
 use crate::chat::{StreamId, ThreadId};
-use crate::event::Status;
+use crate::event::{Finish, FinishReason, Status};
 use crate::failure::Code;
-use crate::fanout::{LogStats, Subscription};
+use crate::fanout::{Attachment, Audience, Kept, LogStats, Outcome, StreamLog, Subscription, SubscriptionFacts};
+use crate::store::CallRole;
 
 #[expect(clippy::disallowed_methods, reason = "one message for each request; requests are bounded by requests_max")]
 pub(super) fn join(stream: &Addr<Stream>, join: stream::Join) {
@@ -51,9 +53,42 @@ impl Coalescer {
         }
     }
 
+    /// Answers a request whose cancel came before it: an end, and nothing else. It can be found as long as its cancel
+    /// is remembered.
+    pub(super) fn answer_withdrawn(&mut self, join: Join, stream: StreamId) {
+        let facts = SubscriptionFacts {
+            request: join.request,
+            stream,
+            role: CallRole::Leader,
+            provider: join.chat.provider,
+            model: join.chat.model,
+            thread: join.turn.map(|turn| turn.thread),
+            user_message: None,
+            answer: None,
+            arrived: join.arrived,
+        };
+        let log = Arc::new(StreamLog::new(StreamLog::FENCE, 0));
+        let audience = Audience::new(self.settings.limits.listeners_max);
+        let subscription = Arc::new(Subscription::new(facts, log, audience));
+        let finish = Finish { reason: FinishReason::Cancelled, native: None };
+        let status = Status::Cancelled;
+        let outcome =
+            Arc::new(Outcome { status, finish, failure: None, usage: None, partial: false, kept: Kept::NoTurn });
+        let ended = subscriber::Ended { outcome, last_seq: 0, at: Instant::now() };
+        subscriber::finish(&subscription, &ended, &self.environment.metrics);
+        self.tables.attach(&subscription.facts.request, subscription.clone());
+        let _ = join.reply.send(attached(Some(subscription)));
+    }
+
     fn found(&self, subscription: Option<&Arc<Subscription>>) -> Option<Found> {
         subscription.cloned().map(Found)
     }
+}
+
+/// A listener of a request that is known, if it still is.
+pub(super) fn attached(subscription: Option<Arc<Subscription>>) -> Result<Attachment, NotJoined> {
+    let subscription = subscription.ok_or(NotJoined::JustEnded)?;
+    Attachment::new(subscription).map_err(|full| NotJoined::Failed(full.into()))
 }
 
 impl Handler<Cancel> for Coalescer {
@@ -106,7 +141,9 @@ impl Handler<Stop> for Coalescer {
         let streams = self.streams.borrow();
         let (thread, chosen): (Option<ThreadId>, Vec<_>) = match whose {
             Whose::Everybody => (None, streams.values().collect()),
-            Whose::Stream(stream) => (None, streams.get(&stream).into_iter().collect()),
+            Whose::Stream(view, stream) => {
+                (None, streams.get(&stream).filter(|running| view.shows(&running.org)).into_iter().collect())
+            }
             Whose::Thread(thread) => {
                 let chosen = self.tables.streams_of(&thread).filter_map(|stream| streams.get(stream)).collect();
                 (Some(thread), chosen)
@@ -150,6 +187,20 @@ impl Handler<Ending> for Coalescer {
 
     fn handle(&mut self, news: Ending, _: &mut Context<Self>) {
         self.tables.ending(&news.stream, news.thread.as_ref(), news.how);
+    }
+}
+
+impl Handler<Forget> for Coalescer {
+    type Result = ();
+
+    fn handle(&mut self, Forget { thread }: Forget, _: &mut Context<Self>) {
+        for running in self.tables.streams_of(&thread) {
+            if let Some(running) = self.streams.borrow().get(running) {
+                // It has begun while the thread was being deleted.
+                stop(&running.addr, Some(thread.clone()), Status::Cancelled, None);
+            }
+        }
+        self.tables.forget_thread(&thread);
     }
 }
 
@@ -200,10 +251,14 @@ impl Handler<Ended> for Coalescer {
 impl Handler<Snapshot> for Coalescer {
     type Result = MessageResult<Snapshot>;
 
-    fn handle(&mut self, _: Snapshot, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Snapshot(view): Snapshot, _: &mut Context<Self>) -> Self::Result {
         let now = Instant::now();
         let streams = self.streams.borrow();
-        let mut rows: Vec<_> = streams.iter().map(|(id, stream)| status(id, stream, now)).collect();
+        let mut rows: Vec<_> = streams
+            .iter()
+            .filter(|(_, stream)| view.shows(&stream.org))
+            .map(|(id, stream)| status(id, stream, now))
+            .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.age_ms));
         MessageResult(rows)
     }

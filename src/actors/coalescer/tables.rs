@@ -1,12 +1,17 @@
 //! The coalescer's tables: which answer runs for which key, thread and request. Pure: time is an argument.
 
+mod ending;
+mod forgetting;
+
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::chat::{MessageId, OrgId, RequestId, RequestKey, StreamId, ThreadId};
 use crate::failure::{Code, Failure};
+use crate::fanout::{Audience, Seat};
 
 /// What one remembered request weighs beside the answer, roughly: its ids, its end, its places in the tables.
 /// Measured with answers of one word, on connections of their own.
@@ -17,7 +22,7 @@ pub(super) const REQUEST_BYTES: usize = 4096;
 pub struct Limits {
     /// Answers that may run at once.
     pub streams_max: usize,
-    /// Requests that may share one answer.
+    /// Who may listen to one answer at once.
     pub listeners_max: usize,
     /// Requests remembered, running and ended.
     pub requests_max: usize,
@@ -94,6 +99,17 @@ struct Known<T> {
     idempotency_key: Option<String>,
     thread: Option<ThreadId>,
     has_left: bool,
+    /// The place of its listener, until it is given out.
+    seat: Option<Seat>,
+    payload: Option<T>,
+}
+
+/// A cancel that came before its request.
+#[derive(Debug)]
+struct Intent<T> {
+    until: Instant,
+    /// The thread of the request, once that has come.
+    thread: Option<ThreadId>,
     payload: Option<T>,
 }
 
@@ -121,6 +137,7 @@ pub enum Ending {
 struct Running {
     key: RequestKey,
     twin: Option<RequestKey>,
+    audience: Arc<Audience>,
     threads: HashSet<ThreadId>,
     requests: Vec<RequestId>,
 }
@@ -150,9 +167,10 @@ pub struct Tables<T> {
     /// More than one turn of a thread runs only where the same message was sent several times and shares nothing.
     turns: HashMap<ThreadId, Vec<Turn>>,
     requests: HashMap<RequestId, Known<T>>,
+    by_thread: HashMap<ThreadId, HashSet<RequestId>>,
     idempotency: HashMap<(OrgId, String), RequestId>,
     errors: HashMap<RequestKey, RecentError>,
-    intents: HashMap<RequestId, Instant>,
+    intents: HashMap<RequestId, Intent<T>>,
     ended: VecDeque<Ended>,
     retained_bytes: usize,
 }
@@ -166,6 +184,7 @@ impl<T> Tables<T> {
             flights: HashMap::new(),
             turns: HashMap::new(),
             requests: HashMap::new(),
+            by_thread: HashMap::new(),
             idempotency: HashMap::new(),
             errors: HashMap::new(),
             intents: HashMap::new(),
@@ -180,7 +199,8 @@ impl<T> Tables<T> {
             return decision;
         }
         // The intent stays: a client that sends its request once more has cancelled that one too.
-        if self.intents.get(&ask.request).is_some_and(|until| now < *until) {
+        if let Some(intent) = self.intents.get_mut(&ask.request).filter(|intent| now < intent.until) {
+            intent.thread = ask.turn.as_ref().map(|turn| turn.thread.clone());
             return Decision::Withdrawn;
         }
         let flight = self.flights.get(&ask.key).cloned();
@@ -243,26 +263,28 @@ impl<T> Tables<T> {
     }
 
     fn lead(&mut self, ask: &Ask) {
+        let audience = Audience::new(self.limits.listeners_max);
+        let seat = audience.take().ok();
         let (key, twin) = (ask.key.clone(), ask.twin.clone());
-        let running = Running { key, twin, threads: HashSet::new(), requests: Vec::new() };
+        let running = Running { key, twin, audience, threads: HashSet::new(), requests: Vec::new() };
         self.running.insert(ask.stream.clone(), running);
         self.flights.insert(ask.key.clone(), ask.stream.clone());
-        self.remember(ask, ask.stream.clone());
+        self.remember(ask, ask.stream.clone(), seat);
     }
 
     fn follow(&mut self, ask: &Ask, stream: StreamId) -> Decision {
-        let listeners = self.running.get(&stream).map_or(0, |running| running.requests.len());
-        if listeners >= self.limits.listeners_max {
-            return Decision::Reject(Failure::new(Code::Overloaded, "too many requests share this answer"));
-        }
-        let opens = self.remember(ask, stream.clone());
+        let seat = match self.running.get(&stream).map(|running| running.audience.take()).transpose() {
+            Ok(seat) => seat,
+            Err(full) => return Decision::Reject(full.into()),
+        };
+        let opens = self.remember(ask, stream.clone(), seat);
         let turns = ask.turn.as_ref().and_then(|turn| self.turns.get(&turn.thread));
         let turn = turns.and_then(|turns| turns.iter().find(|turn| turn.stream == stream)).map(|turn| turn.ids.clone());
         Decision::Follow { stream, turn, opens }
     }
 
     /// Enters a request; tells whether it opened a turn.
-    fn remember(&mut self, ask: &Ask, stream: StreamId) -> bool {
+    fn remember(&mut self, ask: &Ask, stream: StreamId, seat: Option<Seat>) -> bool {
         let mut opened = false;
         if let Some(running) = self.running.get_mut(&stream) {
             running.requests.push(ask.request.clone());
@@ -284,28 +306,42 @@ impl<T> Tables<T> {
         if let Some(idempotency_key) = &ask.idempotency_key {
             self.idempotency.insert((ask.request.org().clone(), idempotency_key.clone()), ask.request.clone());
         }
+        if let Some(ids) = &ask.turn {
+            self.by_thread.entry(ids.thread.clone()).or_default().insert(ask.request.clone());
+        }
         let known = Known {
             stream,
             body_digest: ask.body_digest,
             idempotency_key: ask.idempotency_key.clone(),
             thread: ask.turn.as_ref().map(|turn| turn.thread.clone()),
             has_left: false,
+            seat,
             payload: None,
         };
         self.requests.insert(ask.request.clone(), known);
         opened
     }
 
-    /// Keeps `payload` with a request, as long as the request is remembered.
+    /// The place that is kept for the listener of a request that leads or follows.
+    pub fn take_seat(&mut self, request: &RequestId) -> Option<Seat> {
+        self.requests.get_mut(request)?.seat.take()
+    }
+
+    /// Keeps `payload` with a request, as long as the request, or its withdrawal before it came, is remembered.
     pub fn attach(&mut self, request: &RequestId, payload: T) {
         if let Some(known) = self.requests.get_mut(request) {
             known.payload = Some(payload);
+        } else if let Some(intent) = self.intents.get_mut(request) {
+            intent.payload = Some(payload);
         }
     }
 
     /// What is kept with a request.
     pub fn payload(&self, request: &RequestId) -> Option<&T> {
-        self.requests.get(request)?.payload.as_ref()
+        match self.requests.get(request) {
+            Some(known) => known.payload.as_ref(),
+            None => self.intents.get(request)?.payload.as_ref(),
+        }
     }
 
     /// The answer that a request listens to or listened to.
@@ -338,7 +374,8 @@ impl<T> Tables<T> {
         if self.intents.len() >= self.limits.requests_max {
             return false;
         }
-        self.intents.insert(request, now + self.limits.cancel_intent);
+        let until = now + self.limits.cancel_intent;
+        self.intents.insert(request, Intent { until, thread: None, payload: None });
         true
     }
 
@@ -376,75 +413,6 @@ impl<T> Tables<T> {
         self.turns.get_mut(thread?)?.iter_mut().find(|turn| turn.stream == *stream)
     }
 
-    /// The turn of `thread`, or every turn of the answer, is about to end.
-    pub fn ending(&mut self, stream: &StreamId, thread: Option<&ThreadId>, ending: Ending) {
-        if thread.is_none() && ending == Ending::Withdrawn {
-            self.close(stream);
-        }
-        let Some(running) = self.running.get(stream) else { return };
-        for thread in running.threads.iter().filter(|of_stream| thread.is_none_or(|thread| thread == *of_stream)) {
-            let turns = self.turns.get_mut(thread).into_iter().flatten();
-            turns.filter(|turn| turn.stream == *stream).for_each(|turn| turn.ending = Some(ending));
-        }
-    }
-
-    /// A thread's turn is over although its answer goes on for other threads.
-    pub fn turn_ended(&mut self, stream: &StreamId, thread: &ThreadId) {
-        self.remove_turn(stream, thread);
-        if let Some(running) = self.running.get_mut(stream) {
-            running.threads.remove(thread);
-        }
-    }
-
-    fn remove_turn(&mut self, stream: &StreamId, thread: &ThreadId) {
-        let Some(turns) = self.turns.get_mut(thread) else { return };
-        turns.retain(|turn| turn.stream != *stream);
-        if turns.is_empty() {
-            self.turns.remove(thread);
-        }
-    }
-
-    /// An answer will take nobody any more: identical requests start anew.
-    pub fn close(&mut self, stream: &StreamId) {
-        if let Some(running) = self.running.get(stream)
-            && self.flights.get(&running.key) == Some(stream)
-        {
-            self.flights.remove(&running.key);
-        }
-    }
-
-    /// An answer has ended. A failure answers identical requests for a while. Its requests can be resumed for a while,
-    /// unless nobody was ever told of them; `retain` says what it weighs.
-    pub fn ended(&mut self, stream: &StreamId, failure: Option<Failure>, retain: Option<usize>, now: Instant) {
-        self.close(stream);
-        let Some(running) = self.running.remove(stream) else { return };
-        running.threads.iter().for_each(|thread| self.remove_turn(stream, thread));
-        let room = !self.limits.error_ttl.is_zero() && self.errors.len() < self.limits.requests_max;
-        if let Some(failure) = failure.filter(|_| room) {
-            self.errors.insert(running.key, RecentError { failure, until: now + self.limits.error_ttl });
-        }
-        let Some(answer_bytes) = retain else {
-            running.requests.iter().for_each(|request| self.forget(stream, request));
-            return;
-        };
-        let mut requests = running.requests;
-        requests.retain(|request| self.stream_of(request) == Some(stream));
-        let (stream, until) = (stream.clone(), now + self.limits.retain);
-        let bytes = answer_bytes.saturating_add(REQUEST_BYTES.saturating_mul(requests.len()));
-        self.retained_bytes = self.retained_bytes.saturating_add(bytes);
-        self.ended.push_back(Ended { stream, requests, bytes, until });
-        while self.retained_bytes > self.limits.retained_bytes_max && self.forget_oldest() {}
-    }
-
-    /// Forgets what has outlived its time.
-    pub fn expire(&mut self, now: Instant) {
-        self.errors.retain(|_, recent| now < recent.until);
-        self.intents.retain(|_, until| now < *until);
-        while self.ended.front().is_some_and(|ended| ended.until <= now) {
-            self.forget_oldest();
-        }
-    }
-
     /// Answers that have ended and can be resumed.
     pub fn retained(&self) -> usize {
         self.ended.len()
@@ -458,24 +426,6 @@ impl<T> Tables<T> {
     /// Requests remembered, running and ended.
     pub fn requests(&self) -> usize {
         self.requests.len()
-    }
-
-    fn forget_oldest(&mut self) -> bool {
-        let Some(ended) = self.ended.pop_front() else { return false };
-        self.retained_bytes = self.retained_bytes.saturating_sub(ended.bytes);
-        ended.requests.iter().for_each(|request| self.forget(&ended.stream, request));
-        true
-    }
-
-    /// Forgets a request, unless its id stands for another answer by now.
-    fn forget(&mut self, stream: &StreamId, request: &RequestId) {
-        if self.stream_of(request) != Some(stream) {
-            return;
-        }
-        let Some(known) = self.requests.remove(request) else { return };
-        if let Some(idempotency_key) = known.idempotency_key {
-            self.idempotency.remove(&(request.org().clone(), idempotency_key));
-        }
     }
 }
 

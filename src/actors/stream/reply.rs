@@ -6,20 +6,20 @@ use super::{JoinReply, NotJoined};
 use crate::actors::coalescer::{Coalescer, NotTaken};
 use crate::actors::guardian::Address;
 use crate::actors::subscriber;
-use crate::fanout::{Attachment, Subscription};
+use crate::fanout::{Attachment, Seat, Subscription};
 
 /// See the module. Dropped without an answer, it says that the stream has just ended.
 #[derive(Debug)]
 pub struct Reply {
-    to: Option<JoinReply>,
+    to: Option<(JoinReply, Seat)>,
     subscription: Arc<Subscription>,
     coalescer: Address<Coalescer>,
 }
 
 impl Reply {
-    /// A reply to the request of `subscription`.
-    pub fn new(to: JoinReply, subscription: Arc<Subscription>, coalescer: Address<Coalescer>) -> Self {
-        Self { to: Some(to), subscription, coalescer }
+    /// A reply to the request of `subscription`, with the place that its listener will have.
+    pub fn new(to: JoinReply, subscription: Arc<Subscription>, seat: Seat, coalescer: Address<Coalescer>) -> Self {
+        Self { to: Some((to, seat)), subscription, coalescer }
     }
 
     /// What is joined.
@@ -29,9 +29,9 @@ impl Reply {
 
     /// The request has joined.
     pub(super) fn joined(mut self) {
-        if let Some(to) = self.to.take() {
+        if let Some((to, seat)) = self.to.take() {
             self.subscription.joined();
-            let _ = to.send(Ok(Attachment::new(self.subscription.clone())));
+            let _ = to.send(Ok(Attachment::seated(self.subscription.clone(), seat)));
         }
     }
 
@@ -42,7 +42,9 @@ impl Reply {
 
     /// The coalescer hears of it first: whoever is told to ask again may do so at once.
     fn refuse(&mut self, why: NotJoined) {
-        let Some(to) = self.to.take() else { return };
+        let Some((to, seat)) = self.to.take() else { return };
+        // Who asks again needs a place as well.
+        drop(seat);
         if let Some(coalescer) = self.coalescer.get() {
             let facts = &self.subscription.facts;
             forget(&coalescer, NotTaken { stream: facts.stream.clone(), request: facts.request.clone() });

@@ -33,6 +33,11 @@ id = "chat-ui"
 sha256 = "5E78863ed1ffb9fc66b1d61634b126bf8eb20267e7996297eeeb9b19c8c0f732"
 org = "acme"
 role = "admin"
+[[auth.keys]]
+id = "ops"
+sha256 = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
+org = "*"
+role = "admin"
 [providers.my-llm]
 dialect = "openai_chat"
 base_url = "http://localhost:8080/v1/"

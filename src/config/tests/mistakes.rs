@@ -1,6 +1,7 @@
 //! Each kind of mistake that a file can contain, and the line that is told about it.
 
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::example::FILE;
 use super::{check, load};
@@ -213,6 +214,41 @@ fn clients_keys_need_a_name_an_organisation_and_a_digest() {
             "f:3: auth.keys[0].role: expected user or admin",
         ],
     );
+}
+
+/// A client's key whose text is `key`.
+fn client(id: &str, key: &str, org: &str, role: &str) -> String {
+    let sha256: String = Sha256::digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("[[auth.keys]]\nid = '{id}'\nsha256 = '{sha256}'\norg = '{org}'\nrole = '{role}'\n")
+}
+
+#[test]
+fn keys_with_one_id_are_one_client_whose_key_is_being_replaced() {
+    let old = client("chat-ui", "old", "acme", "user");
+    let another = |what| format!("auth.keys[0] has the same id and another {what}; keys with one id are one client");
+
+    check(&(old.clone() + &client("chat-ui", "new", "acme", "user")), &[], &[]);
+    check(
+        &(old.clone() + &client("chat-ui", "new", "rival", "user")),
+        &[],
+        &[&format!("f:9: auth.keys[1].org: {}", another("org"))],
+    );
+    check(
+        &(old + &client("chat-ui", "new", "*", "admin")),
+        &[],
+        &[
+            &format!("f:9: auth.keys[1].org: {}", another("org")),
+            &format!("f:10: auth.keys[1].role: {}", another("role")),
+        ],
+    );
+}
+
+#[test]
+fn only_an_operators_key_may_stand_for_all_organisations() {
+    check(&client("ops", "key", "*", "admin"), &[], &[]);
+    let operators = "f:4: auth.keys[0].org: \"*\" is for those who operate weir: it needs role = \"admin\"";
+    check(&client("ops", "key", "*", "user"), &[], &[operators]);
+    check(&client("ops", "key", "*", "user").replace("role = 'user'\n", ""), &[], &[operators]);
 }
 
 proptest! {

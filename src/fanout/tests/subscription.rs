@@ -22,7 +22,11 @@ fn subscription() -> Arc<Subscription> {
         answer: None,
         arrived: Instant::now(),
     };
-    Arc::new(Subscription::new(facts, Arc::new(StreamLog::new(1, 1 << 20))))
+    Arc::new(Subscription::new(facts, Arc::new(StreamLog::new(1, 1 << 20)), Audience::new(2)))
+}
+
+fn attach(subscription: &Arc<Subscription>) -> Attachment {
+    Attachment::new(subscription.clone()).unwrap()
 }
 
 fn end(frame: &'static str) -> End {
@@ -62,14 +66,14 @@ fn the_hook_is_called_when_the_last_listener_has_gone_and_not_before() {
     let subscription = subscription();
     let (bell, waker) = Bell::new();
     subscription.on_unattended(move || waker.wake_by_ref());
-    let (one, two) = (Attachment::new(subscription.clone()), Attachment::new(subscription.clone()));
+    let (one, two) = (attach(&subscription), attach(&subscription));
 
     drop(one);
     assert_eq!((bell.rung(), subscription.bodies()), (0, 1));
     drop(two);
 
     assert_eq!((bell.rung(), subscription.bodies()), (1, 0));
-    drop(Attachment::new(subscription));
+    drop(attach(&subscription));
     assert_eq!(bell.rung(), 2, "each time anew");
 }
 
@@ -78,7 +82,7 @@ fn the_hook_is_not_called_after_the_end() {
     let subscription = subscription();
     let (bell, waker) = Bell::new();
     subscription.on_unattended(move || waker.wake_by_ref());
-    let listener = Attachment::new(subscription.clone());
+    let listener = attach(&subscription);
     subscription.finish(end(""));
 
     drop(listener);
@@ -91,7 +95,7 @@ fn a_subscription_knows_whether_anybody_has_ever_listened() {
     let subscription = subscription();
     assert!(!subscription.was_attended());
 
-    drop(Attachment::new(subscription.clone()));
+    drop(attach(&subscription));
 
     assert!(subscription.was_attended());
 }
@@ -101,8 +105,8 @@ fn a_listener_that_has_gone_leaves_no_waker_behind_and_the_others_are_still_woke
     let subscription = subscription();
     let (gone, gone_waker) = Bell::new();
     let (stays, stays_waker) = Bell::new();
-    let staying = Attachment::new(subscription.clone());
-    let going = Attachment::new(subscription.clone());
+    let staying = attach(&subscription);
+    let going = attach(&subscription);
     subscription.wake_at_end(&gone_waker);
     subscription.wake_at_end(&stays_waker);
     drop((going, gone_waker));
@@ -146,4 +150,16 @@ async fn what_was_over_before_the_request_came_took_no_time() {
     tokio::time::advance(Duration::from_secs(1)).await;
 
     assert_eq!(subscription().since_arrival_ms(Some(before)), Some(0));
+}
+
+#[test]
+fn a_listener_beyond_the_places_is_refused_until_another_one_leaves() {
+    let subscription = subscription();
+    let (first, _second) = (attach(&subscription), attach(&subscription));
+    assert_eq!(Attachment::new(subscription.clone()).err(), Some(Full));
+    assert_eq!(subscription.bodies(), 2);
+
+    drop(first);
+
+    attach(&subscription);
 }

@@ -10,6 +10,7 @@ use crate::chat::{
     ChatMessage, ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, Role, Scope, StreamId, ThreadId,
 };
 use crate::failure::{Code, Failure};
+use crate::fanout::Seat;
 
 pub(super) const LIMITS: Limits = Limits {
     streams_max: 3,
@@ -58,6 +59,13 @@ enum Op {
         org: usize,
         request: usize,
     },
+    Leaves {
+        which: usize,
+    },
+    Forget {
+        org: usize,
+        thread: usize,
+    },
     Pass {
         ms: u64,
     },
@@ -81,6 +89,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_usize..2, 0_usize..8).prop_map(|(org, request)| Op::Left { org, request }),
         1 => (0_usize..2, 0_usize..8).prop_map(|(org, request)| Op::NotTaken { org, request }),
         1 => (0_usize..2, 0_usize..8).prop_map(|(org, request)| Op::IntendCancel { org, request }),
+        4 => (0_usize..8).prop_map(|which| Op::Leaves { which }),
+        1 => (0_usize..2, 0_usize..2).prop_map(|(org, thread)| Op::Forget { org, thread }),
         4 => (0_u64..4_000).prop_map(|ms| Op::Pass { ms }),
     ]
 }
@@ -114,6 +124,7 @@ pub(super) fn key(of: usize, key: usize) -> RequestKey {
 #[derive(Debug, Clone)]
 struct Request {
     id: RequestId,
+    thread: Option<ThreadId>,
     stream: StreamId,
     body: u8,
     idempotency: Option<String>,
@@ -145,6 +156,8 @@ struct Model {
     ended: Vec<(StreamId, Vec<RequestId>, usize, Instant)>,
     errors: Vec<(RequestKey, Instant)>,
     intents: Vec<(RequestId, Instant)>,
+    /// The answers that somebody listens to, once for each listener.
+    attached: Vec<StreamId>,
 }
 
 impl Model {
@@ -185,7 +198,7 @@ impl Model {
             }
         }
         if let Some(flight) = flight {
-            if flight.joined.len() >= LIMITS.listeners_max {
+            if self.attached.iter().filter(|stream| **stream == flight.stream).count() >= LIMITS.listeners_max {
                 return reject(Code::Overloaded);
             }
             self.take_in(ask, &flight.stream);
@@ -221,8 +234,10 @@ impl Model {
     fn take_in(&mut self, ask: &Ask, stream: &StreamId) {
         let flight = self.running.iter_mut().find(|flight| flight.stream == *stream).unwrap();
         flight.joined.push(ask.request.clone());
+        self.attached.push(stream.clone());
         self.requests.push(Request {
             id: ask.request.clone(),
+            thread: ask.turn.as_ref().map(|ids| ids.thread.clone()),
             stream: stream.clone(),
             body: ask.body_digest[0],
             idempotency: ask.idempotency_key.clone(),
@@ -268,6 +283,12 @@ impl Model {
         while self.retained_bytes() > LIMITS.retained_bytes_max && self.forget_oldest() {}
     }
 
+    fn forget_thread(&mut self, thread: &ThreadId) {
+        self.requests.retain(|request| request.thread.as_ref() != Some(thread));
+        let is_known = |member: &RequestId| self.requests.iter().any(|known| known.id == *member);
+        self.turns.iter_mut().for_each(|turn| turn.members.retain(is_known));
+    }
+
     fn retained_bytes(&self) -> usize {
         self.ended.iter().map(|(_, _, bytes, _)| bytes).sum()
     }
@@ -283,13 +304,16 @@ impl Model {
 struct Pair {
     tables: Tables<usize>,
     model: Model,
+    /// Of those who listen, as `Model::attached`.
+    seats: Vec<Seat>,
     now: Instant,
     generation: usize,
 }
 
 impl Pair {
     fn new() -> Self {
-        Self { tables: Tables::new(LIMITS), model: Model::default(), now: Instant::now(), generation: 0 }
+        let (tables, model) = (Tables::new(LIMITS), Model::default());
+        Self { tables, model, seats: Vec::new(), now: Instant::now(), generation: 0 }
     }
 
     fn apply(&mut self, op: &Op) {
@@ -354,6 +378,12 @@ impl Pair {
                 self.model.intents.retain(|(known, _)| *known != request);
                 self.model.intents.push((request, self.now + LIMITS.cancel_intent));
             }
+            Op::Leaves { which } => self.leave(which),
+            Op::Forget { org, thread } => {
+                let thread = thread_id(org, thread);
+                self.tables.forget_thread(&thread);
+                self.model.forget_thread(&thread);
+            }
             Op::Pass { ms } => {
                 self.now += Duration::from_millis(ms);
                 self.tables.expire(self.now);
@@ -362,6 +392,13 @@ impl Pair {
             }
         }
         self.compare();
+    }
+
+    fn leave(&mut self, which: usize) {
+        if which < self.seats.len() {
+            self.seats.remove(which);
+            self.model.attached.remove(which);
+        }
     }
 
     fn join(&mut self, ask: &Ask) {
@@ -381,6 +418,7 @@ impl Pair {
         }
         if matches!(decision, Decision::Lead | Decision::Follow { .. }) {
             self.tables.attach(&ask.request, self.generation);
+            self.seats.push(self.tables.take_seat(&ask.request).expect("who is let in has a place"));
         }
         if let Decision::Repeat(original) = &decision {
             assert_eq!(original.org(), ask.request.org());

@@ -4,6 +4,7 @@ use super::support::{Plan, in_a_world};
 use super::*;
 use crate::actors::coalescer::Whose;
 use crate::actors::pacer;
+use crate::chat::{OrgId, View};
 
 const ABORTED: Cancellation = Cancellation::Withdrawn(Cancelled::Aborted);
 const SHARED: Cancellation = Cancellation::Withdrawn(Cancelled::Shared);
@@ -299,8 +300,10 @@ async fn a_stream_that_an_operator_stops_ends_for_all_threads() {
     let second = house.ask(&Ask::within(&two, "hi")).await.unwrap();
     let stream = first.attachment.as_ref().unwrap().subscription().facts.stream.clone();
 
-    assert_eq!(house.stop(Whose::Stream(stream.clone()), Status::Cancelled).await, 1);
-    assert_eq!(house.stop(Whose::Stream(stream), Status::Cancelled).await, 0);
+    let stop = |view| house.stop(Whose::Stream(view, stream.clone()), Status::Cancelled);
+    assert_eq!(stop(View::Org(OrgId::new("other"))).await, 0, "it does not exist for others");
+    assert_eq!(stop(View::Org(OrgId::new("org"))).await, 1);
+    assert_eq!(stop(View::Everything).await, 0, "it is over");
 
     assert_eq!((first.heard().await.status(), second.heard().await.status()), ("cancelled", "cancelled"));
     assert_eq!(house.answers(&one).await, [("cancelled", String::new())]);

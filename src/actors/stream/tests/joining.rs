@@ -244,7 +244,7 @@ async fn whoever_asks_for_a_request_finds_it_while_it_runs_and_for_a_while_after
 
     let found = house.coalescer.send(Find(ask.request.clone())).await.unwrap().unwrap();
 
-    assert_eq!(Listener::new(Attachment::new(found.0)).heard().await.frames, heard.frames);
+    assert_eq!(Listener::new(Attachment::new(found.0).unwrap()).heard().await.frames, heard.frames);
     sleep(millis(61_000)).await;
     assert!(house.coalescer.send(Find(ask.request)).await.unwrap().is_none());
     house.forgets_everything().await;

@@ -11,7 +11,9 @@ use crate::actors::coalescer::{
 use crate::actors::guardian::Link;
 use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{self, InFlight, Pacer};
-use crate::chat::{ChatMessage, Content, OrgId, Principal, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId};
+use crate::chat::{
+    ChatMessage, Content, OrgId, Principal, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId, View,
+};
 use crate::config;
 use crate::fanout::{Cursor, End, Next};
 use crate::store::Message;
@@ -334,7 +336,7 @@ impl House {
 
     pub(super) async fn find_turn(&self, thread: &ThreadId) -> Option<Attachment> {
         let find = FindTurn { org: OrgId::new("org"), thread: thread.clone() };
-        self.coalescer.send(find).await.unwrap().map(|found| Attachment::new(found.0))
+        self.coalescer.send(find).await.unwrap().map(|found| Attachment::new(found.0).unwrap())
     }
 
     /// The actor of a running stream.
@@ -361,7 +363,7 @@ impl House {
     }
 
     pub(super) fn report(&self) -> Value {
-        serde_json::to_value(self.metrics.performance(100_000)).unwrap()
+        serde_json::to_value(self.metrics.performance(&View::Everything, 100_000)).unwrap()
     }
 
     /// Nothing in the store looks as if it still ran.
