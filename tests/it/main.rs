@@ -19,6 +19,8 @@ mod idempotency;
 #[cfg(test)]
 mod input;
 #[cfg(test)]
+mod operating;
+#[cfg(test)]
 mod pacing;
 #[cfg(test)]
 mod process;
