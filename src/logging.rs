@@ -9,6 +9,11 @@ use std::time::Duration;
 
 /// Lines that may wait to be written.
 const LINES_MAX: usize = 16 * 1024;
+/// What is logged when `RUST_LOG` does not say.
+const FILTER: &str = "warn,weir=info";
+/// Logs an error for every request that is not HTTP, with which anybody could fill the log: only if `RUST_LOG` asks for
+/// it by this name.
+const FLOODED: &str = "actix_http::h1";
 /// How long the end waits for the last lines.
 const FLUSH_WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -65,7 +70,9 @@ pub fn start() -> io::Result<Logging> {
     let dropped = Arc::new(AtomicU64::new(0));
     let pipe = Pipe { orders: orders.clone(), dropped: dropped.clone() };
     std::thread::Builder::new().name("weir-log".into()).spawn(move || run(&received, &dropped, &mut io::stderr()))?;
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn,weir=info"))
+    env_logger::Builder::new()
+        .filter_module(FLOODED, log::LevelFilter::Off)
+        .parse_env(env_logger::Env::default().default_filter_or(FILTER))
         .target(env_logger::Target::Pipe(Box::new(pipe)))
         .init();
     Ok(Logging { orders })

@@ -1,14 +1,17 @@
 //! The program: arguments, logging, signals, exit code.
 
+use std::future::poll_fn;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::task::Poll;
 
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use weir::app::{self, App};
 use weir::config::{self, Config};
+use weir::http::files;
 
 /// A streaming backend for LLM chat.
 #[derive(Debug, Parser)]
@@ -61,17 +64,41 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
 
 /// Serves until a signal comes, then ends in order; a second signal ends at once.
 async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut stop = signals(&[SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()])?;
+    for (kind, name) in [
+        (SignalKind::hangup(), "SIGHUP"),
+        (SignalKind::user_defined1(), "SIGUSR1"),
+        (SignalKind::user_defined2(), "SIGUSR2"),
+    ] {
+        actix_web::rt::spawn(ignore(signal(kind)?, name));
+    }
+    files::raise_limit(&config);
     let mut app = App::start(config, Arc::new(app::transport)).await?;
     writeln!(std::io::stdout(), "weir {} listening on http://{}", env!("CARGO_PKG_VERSION"), app.address)?;
     let gave_up = tokio::select! {
-        _ = terminate.recv() => false,
-        _ = interrupt.recv() => false,
+        () = any(&mut stop) => false,
         () = app.given_up() => true,
     };
-    app.stop(async {
-        tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+    app.stop(any(&mut stop)).await;
+    if gave_up { Err("actors kept dying; see the log".into()) } else { Ok(()) }
+}
+
+fn signals(kinds: &[SignalKind]) -> std::io::Result<Vec<Signal>> {
+    kinds.iter().map(|kind| signal(*kind)).collect()
+}
+
+/// Waits for the next of these signals.
+async fn any(signals: &mut [Signal]) {
+    poll_fn(|cx| match signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
     })
     .await;
-    if gave_up { Err("actors kept dying; see the log".into()) } else { Ok(()) }
+}
+
+/// Lets a signal do nothing: by itself it would end the process in the middle of its answers.
+async fn ignore(mut signal: Signal, name: &'static str) {
+    while signal.recv().await.is_some() {
+        log::info!("{name} is ignored");
+    }
 }

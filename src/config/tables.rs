@@ -65,20 +65,20 @@ tables! {
         #[serde(with = "maybe_address")]
         admin_bind: Option<SocketAddr> = None;
         /// Threads that serve HTTP; 0: one for each core.
-        workers: usize = 0 => 0..=1024;
+        workers: usize = 0 => 0..=512;
         /// Silence on a stream after which a comment is sent, in milliseconds.
         ping_interval_ms: u64 = 15_000 => WAIT_MS;
         /// The same before the first piece of an answer, when listeners are least patient.
         ping_early_ms: u64 = 1_500 => WAIT_MS;
         /// How long `/v1` streams hold their status line for the provider's first event, in milliseconds.
         openai_hold_ms: u64 = 10_000 => WAIT_MS;
-        /// How long a request's head may take to arrive, in milliseconds.
+        /// How long a request's head may take to arrive, in milliseconds; also what is left of a refused body.
         head_timeout_ms: u64 = 5_000 => WAIT_MS;
         /// How long a request's body may take to arrive, in milliseconds.
         body_timeout_ms: u64 = 10_000 => WAIT_MS;
         /// How long an idle connection is kept, in milliseconds; 0: one request a connection.
         keep_alive_ms: u64 = 75_000 => 0..=DAY_MS;
-        /// Connections at once, over all threads.
+        /// Connections at once, over all threads; on a few more, health checks are answered and others refused.
         connections_max: usize = 10_000 => 1..=1_000_000;
         /// The largest body of a request, in bytes.
         body_bytes_max: usize = MIB => KIB..=GIB;

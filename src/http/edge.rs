@@ -1,17 +1,21 @@
 //! Edge: what every request passes: its name, the limits of its head, the one shape of errors, the line in the log.
 
 use std::fmt;
+use std::rc::Rc;
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::uri::Authority;
 use actix_web::http::{StatusCode, header};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, ResponseError, web};
 use tokio::time::Instant;
 
 use super::Api;
+use super::connection::Line;
 use super::error::{ApiError, ApiResult};
+use super::path::Allowed;
 use crate::chat::RequestId;
 use crate::config;
 use crate::failure::{Code, Failure};
@@ -36,6 +40,7 @@ pub(super) async fn edge(
     let own_label = given_label(&request);
     let api = request.app_data::<web::Data<Api>>().cloned();
     let checked = |api: &web::Data<Api>| {
+        check_place(&request)?;
         check_head(&request, &api.config.server)?;
         if api.config.auth.keys.is_empty() { check_origin(&request, &api.config.server) } else { Ok(()) }
     };
@@ -62,7 +67,34 @@ fn given_label(request: &ServiceRequest) -> String {
         let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         (1..=RequestId::LEN_MAX).contains(&label.len()) && label.bytes().all(is_word)
     };
-    given.filter(fits).map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), str::to_owned)
+    given.filter(fits).map_or_else(new_label, str::to_owned)
+}
+
+/// A name that nothing else has.
+pub(super) fn new_label() -> String {
+    uuid::Uuid::now_v7().simple().to_string()
+}
+
+/// On a connection that is one too many, only health checks are answered.
+fn check_place(request: &ServiceRequest) -> ApiResult<()> {
+    let is_extra = request.conn_data::<Rc<Line>>().is_some_and(|line| line.is_extra());
+    if is_extra && !matches!(request.path(), "/health" | "/ready") { Err(ApiError(no_place())) } else { Ok(()) }
+}
+
+/// There are more connections than `server.connections_max`.
+pub(super) fn no_place() -> Failure {
+    let message = "the server has as many connections as it may (server.connections_max)";
+    Failure::new(Code::Overloaded, message).retry_after_ms(1_000)
+}
+
+/// What the server is called by, if the client says. The request's target wins over the header `Host`.
+fn called(request: &ServiceRequest) -> ApiResult<Option<Authority>> {
+    if let Some(authority) = request.uri().authority() {
+        return Ok(Some(authority.clone()));
+    }
+    let Some(host) = request.headers().get(header::HOST).filter(|host| !host.is_empty()) else { return Ok(None) };
+    let called = host.to_str().ok().filter(|host| !host.contains('@')).and_then(|host| host.parse().ok());
+    called.map(Some).ok_or_else(|| ApiError::field("Host", "Host is not the name of a server"))
 }
 
 fn check_head(request: &ServiceRequest, server: &config::Server) -> ApiResult<()> {
@@ -76,8 +108,8 @@ fn check_head(request: &ServiceRequest, server: &config::Server) -> ApiResult<()
         let message = format!("the headers may have at most {} bytes", server.head_bytes_max);
         return Err(ApiError::new(Code::HeadersTooLarge, message));
     }
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let host = host.rsplit_once(':').map_or(host, |(name, port)| if port.contains(']') { host } else { name });
+    let called = called(request)?;
+    let host = called.as_ref().map_or("", Authority::host);
     if !server.allowed_hosts.is_empty() && !server.allowed_hosts.iter().any(|name| name.eq_ignore_ascii_case(host)) {
         let message = "this server is not called by that name (server.allowed_hosts)";
         return Err(ApiError(Failure::new(Code::Forbidden, message).param("Host")));
@@ -91,10 +123,10 @@ fn check_head(request: &ServiceRequest, server: &config::Server) -> ApiResult<()
 /// does not; but it comes with a name that has a dot, by which a server on loopback is not called.
 fn check_origin(request: &ServiceRequest, server: &config::Server) -> ApiResult<()> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let host = header("host").unwrap_or_default();
+    let called = called(request)?;
+    let (host, name) = called.as_ref().map_or(("", ""), |called| (called.as_str(), called.host()));
     let refuse =
         |param: &'static str, message: &'static str| Err(ApiError(Failure::new(Code::Forbidden, message).param(param)));
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let is_domain = name.contains('.') && name.parse::<std::net::Ipv4Addr>().is_err() && !name.starts_with('[');
     if server.allowed_hosts.is_empty() && server.bind.ip().is_loopback() && is_domain {
         return refuse("Host", "a server without keys is called localhost, or by a name in server.allowed_hosts");
@@ -128,15 +160,12 @@ fn readable_error<B>(response: &ServiceResponse<B>, label: &str) -> Option<HttpR
 }
 
 fn labelled<B>(mut response: ServiceResponse<B>, label: &str, began: Instant) -> ServiceResponse<B> {
-    if let Ok(value) = HeaderValue::from_str(label) {
-        response.headers_mut().insert(X_REQUEST_ID, value);
+    let allowed = response.request().extensions().get::<Allowed>().cloned();
+    let allowed = allowed.and_then(|Allowed(methods)| HeaderValue::from_str(&methods).ok());
+    if let Some(methods) = allowed.filter(|_| response.status() == StatusCode::METHOD_NOT_ALLOWED) {
+        response.headers_mut().insert(header::ALLOW, methods);
     }
-    let headers = response.headers_mut();
-    for (name, value) in [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::CACHE_CONTROL, "no-store")] {
-        if !headers.contains_key(&name) {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-    }
+    finish_headers(response.headers_mut(), label);
     log::debug!(
         target: "weir::http",
         request_id = label,
@@ -147,6 +176,18 @@ fn labelled<B>(mut response: ServiceResponse<B>, label: &str, began: Instant) ->
         "answered"
     );
     response
+}
+
+/// The headers that every answer has.
+pub(super) fn finish_headers(headers: &mut HeaderMap, label: &str) {
+    if let Ok(value) = HeaderValue::from_str(label) {
+        headers.insert(X_REQUEST_ID, value);
+    }
+    for (name, value) in [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (header::CACHE_CONTROL, "no-store")] {
+        if !headers.contains_key(&name) {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+    }
 }
 
 /// A handler has panicked. Its client gets an answer all the same.

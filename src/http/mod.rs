@@ -4,13 +4,16 @@
 mod admin;
 mod caller;
 mod cancel;
+mod connection;
 mod edge;
 mod error;
 mod feed;
 mod fields;
+pub mod files;
 mod health;
 mod messages;
 mod page;
+mod path;
 mod rendering;
 mod requests;
 pub mod server;
@@ -23,10 +26,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use actix_web::web::{self, ServiceConfig, delete, get, head, patch, post};
-use actix_web::{HttpRequest, Resource};
+use actix_web::HttpRequest;
+use actix_web::web::{self, ServiceConfig};
 
 use self::error::{ApiError, ApiResult};
+use self::path::at;
 use self::server::Surface;
 use crate::actors::coalescer::Coalescer;
 use crate::actors::guardian::Address;
@@ -39,63 +43,48 @@ use crate::store::Store;
 
 /// The routes of a server.
 pub fn routes(app: &mut ServiceConfig, surface: Surface) {
-    app.service(at("/health").route(get().to(health::health)).route(head().to(health::health)))
-        .service(at("/ready").route(get().to(health::ready)).route(head().to(health::ready)));
+    app.service(at("/health").document(health::health)).service(at("/ready").document(health::ready));
     if surface != Surface::Operations {
         chat(app);
     }
     if surface != Surface::Chat {
         operations(app);
     }
-    app.service(at("/assets/{file}").route(get().to(page::asset)));
+    app.service(at("/assets/{file}").document(page::asset));
     app.default_service(web::to(no_such_path));
 }
 
 /// What clients use.
 fn chat(app: &mut ServiceConfig) {
-    app.service(at("/api/threads").route(post().to(threads::create)).route(get().to(threads::list)))
-        .service(at("/api/threads/cancel/{request}").route(post().to(cancel::cancel)))
-        .service(
-            at("/api/threads/{thread}")
-                .route(get().to(threads::read))
-                .route(patch().to(threads::change))
-                .route(delete().to(threads::remove)),
-        )
-        .service(at("/api/threads/{thread}/messages").route(post().to(messages::send)))
-        .service(at("/api/threads/{thread}/messages/stream").route(post().to(messages::stream)))
-        .service(at("/api/threads/{thread}/messages/{message}").route(get().to(rendering::message)))
-        .service(at("/api/threads/{thread}/regenerate").route(post().to(messages::regenerate)))
-        .service(at("/api/threads/{thread}/stream").route(get().to(streams::of_thread)))
-        .service(at("/api/threads/{thread}/stop").route(post().to(cancel::stop)))
-        .service(at("/api/requests/{request}").route(get().to(requests::state)))
-        .service(at("/api/requests/{request}/stream").route(get().to(streams::of_request)))
-        .service(at("/api/providers").route(get().to(health::providers)))
-        .service(at("/").route(get().to(page::index)));
+    app.service(at("/api/threads").post(threads::create).document(threads::list))
+        .service(at("/api/threads/cancel/{request}").post(cancel::cancel))
+        .service(at("/api/threads/{thread}").document(threads::read).patch(threads::change).delete(threads::remove))
+        .service(at("/api/threads/{thread}/messages").post(messages::send))
+        .service(at("/api/threads/{thread}/messages/stream").post(messages::stream))
+        .service(at("/api/threads/{thread}/messages/{message}").document(rendering::message))
+        .service(at("/api/threads/{thread}/regenerate").post(messages::regenerate))
+        .service(at("/api/threads/{thread}/stream").stream(streams::of_thread))
+        .service(at("/api/threads/{thread}/stop").post(cancel::stop))
+        .service(at("/api/requests/{request}").document(requests::state))
+        .service(at("/api/requests/{request}/stream").stream(streams::of_request))
+        .service(at("/api/providers").document(health::providers))
+        .service(at("/").document(page::index));
 }
 
 /// What operators use.
 fn operations(app: &mut ServiceConfig) {
-    app.service(at("/api/metrics/performance").route(get().to(admin::performance)))
-        .service(at("/api/admin/pacers").route(get().to(admin::pacers)))
-        .service(at("/api/admin/pacers/{provider}").route(patch().to(admin::change_pacer)))
-        .service(at("/api/admin/streams").route(get().to(admin::streams)))
-        .service(at("/api/admin/streams/{stream}/stop").route(post().to(admin::stop_stream)))
-        .service(at("/api/admin/feed").route(get().to(feed::feed)))
-        .service(at("/api/admin/profile/{profile}").route(post().to(admin::switch_profile)))
-        .service(at("/admin").route(get().to(page::admin)));
-}
-
-/// A path; other methods than its own are answered as such.
-fn at(path: &'static str) -> Resource {
-    web::resource(path).default_service(web::to(no_such_method))
+    app.service(at("/api/metrics/performance").document(admin::performance))
+        .service(at("/api/admin/pacers").document(admin::pacers))
+        .service(at("/api/admin/pacers/{provider}").patch(admin::change_pacer))
+        .service(at("/api/admin/streams").document(admin::streams))
+        .service(at("/api/admin/streams/{stream}/stop").post(admin::stop_stream))
+        .service(at("/api/admin/feed").stream(feed::feed))
+        .service(at("/api/admin/profile/{profile}").post(admin::switch_profile))
+        .service(at("/admin").document(page::admin));
 }
 
 async fn no_such_path() -> ApiResult {
     Err(ApiError::new(Code::NotFound, "there is no such path"))
-}
-
-async fn no_such_method() -> ApiResult {
-    Err(ApiError::new(Code::MethodNotAllowed, "this path has other methods"))
 }
 
 /// What the handlers of all threads share.

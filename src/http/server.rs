@@ -1,24 +1,40 @@
 //! Server: the sockets in front of the routes. HTTP/1.1 only, without Nagle's delay, and a closed client is noticed.
 
-use std::any::Any;
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use actix_http::HttpServiceBuilder;
+use actix_service::{IntoServiceFactory, Service, apply_fn_factory, map_config};
 use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::KeepAlive;
 use actix_web::middleware::{NormalizePath, from_fn};
+use actix_web::rt::net::TcpStream;
 use actix_web::web::Data;
-use actix_web::{App, Error, HttpServer};
+use actix_web::{App, Error};
 use actix_web_lab::middleware::CatchPanic;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{Api, edge, routes};
+use super::connection::follow::follow;
+use super::connection::places::{BEYOND_MAX, Kind, Places};
+use super::connection::{Connection, Line, Patience, say};
+use super::{Api, edge, files, routes};
 use crate::config::Config;
 
 /// Connections that the system may hold until they are accepted: a burst of clients comes at once.
 const BACKLOG: i32 = 4_096;
+/// The most threads that the framework starts.
+const WORKERS_MAX: usize = 512;
+/// How long a connection may take that is one too many.
+const EXTRA_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a connection may take to close.
+const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
+/// The same for one that is refused only because there are so many.
+const REFUSED_WAIT_MAX: Duration = Duration::from_millis(200);
 
 /// Which part of the API a server offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +66,7 @@ pub fn app(
         .wrap(CatchPanic::default())
         .wrap(from_fn(edge::edge))
         .wrap(NormalizePath::trim())
+        .wrap(from_fn(follow))
 }
 
 /// Binds `address`. Port 0 takes any that is free.
@@ -66,38 +83,92 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn serve(listener: TcpListener, api: Data<Api>, surface: Surface, config: &Config) -> io::Result<Server> {
     let server = &config.server;
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = if server.workers == 0 { cores() } else { server.workers };
-    let keep_alive = match server.keep_alive_ms {
-        0 => KeepAlive::Disabled,
-        keep_alive_ms => KeepAlive::Timeout(Duration::from_millis(keep_alive_ms)),
-    };
+    let workers = if server.workers == 0 { cores() } else { server.workers }.min(WORKERS_MAX);
+    let keep_alive = Duration::from_millis(server.keep_alive_ms);
+    let patience = Patience { head: Duration::from_millis(server.head_timeout_ms), idle: keep_alive };
+    let connections_max = files::connections_max(config);
+    let places = Places::new(connections_max);
     let stalled_after = Duration::from_millis(config.stream.slow_reader_timeout_ms);
-    let running = HttpServer::new(move || app(api.clone(), surface))
+    let server = Server::build()
         .workers(workers)
-        .max_connections(server.connections_max.div_ceil(workers))
-        .keep_alive(keep_alive)
-        .client_request_timeout(Duration::from_millis(server.head_timeout_ms))
-        .client_disconnect_timeout(Duration::from_secs(1))
-        .tcp_nodelay(true)
-        .h1_allow_half_closed(false)
-        .on_connect(move |connection, _| set_up(connection, stalled_after))
+        .max_concurrent_connections((connections_max + BEYOND_MAX).div_ceil(workers))
         .shutdown_timeout(1)
-        .disable_signals()
-        .listen(listener)?
-        .run();
-    Ok(running)
+        .disable_signals();
+    let stop = server.graceful_shutdown_signal();
+    let service = move || {
+        let stop = stop.clone();
+        let http = HttpServiceBuilder::default()
+            .keep_alive(KeepAlive::from(keep_alive))
+            // The connection has this clock, for every head.
+            .client_request_timeout(Duration::ZERO)
+            .client_disconnect_timeout(CLOSE_WAIT_MAX)
+            .h1_allow_half_closed(false)
+            // Undocumented; without it, idle connections would hold up the end.
+            .graceful_shutdown_signal(move || {
+                let stop = stop.clone();
+                async move { stop.notified().await }
+            })
+            .on_connect_ext(|connection: &Connection<TcpStream>, data| {
+                data.insert(connection.line());
+            })
+            .h1(map_config(app(api.clone(), surface).into_factory(), |()| AppConfig::default()));
+        with_places(http, places.clone(), patience, stalled_after)
+    };
+    Ok(server.listen("weir", listener, service)?.run())
 }
 
-/// Lets the system close a connection whose reader takes nothing, or is gone without a word, for `stalled_after`.
+/// Serves connections by `http`, as far as there is place for them, and tells the others.
+fn with_places<F>(
+    http: F,
+    places: Arc<Places>,
+    patience: Patience,
+    stalled_after: Duration,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = F::Error, InitError = F::InitError>
+where
+    F: ServiceFactory<(Connection<TcpStream>, Option<SocketAddr>), Config = (), Response = ()>,
+{
+    apply_fn_factory(http, move |stream: TcpStream, http: &F::Service| {
+        set_up(&stream, stalled_after);
+        let place = places.take();
+        let (line, left) = (Line::new(place.kind == Kind::Extra), Rc::new(RefCell::new(None)));
+        let (served, refused) = match place.kind {
+            Kind::Refused => (None, Some(stream)),
+            Kind::Regular | Kind::Extra => {
+                let extra_patience = Patience { head: patience.head.min(EXTRA_PATIENCE), ..patience };
+                let patience = if line.is_extra() { extra_patience } else { patience };
+                let peer = stream.peer_addr().ok();
+                let connection = Connection::new(stream, left.clone(), line.clone(), patience);
+                (Some(http.call((connection, peer))), None)
+            }
+        };
+        async move {
+            if let Some(served) = served {
+                // It fails when the client has gone or has sent no HTTP: nothing that an operator could act on.
+                let _ = served.await;
+            }
+            if let (Some(stream), Some(failure)) = (left.take(), line.take_farewell()) {
+                say(stream, failure, CLOSE_WAIT_MAX).await;
+            }
+            if let Some(stream) = refused {
+                say(stream, edge::no_place(), REFUSED_WAIT_MAX).await;
+            }
+            drop(place);
+            Ok(())
+        }
+    })
+}
+
+/// Sends without delay, and lets the system close a connection whose reader takes nothing, or is gone without a word,
+/// for `stalled_after`.
 ///
 /// The framework does not ask a body for more while its socket is full, so nothing above the socket could notice.
-fn set_up(connection: &dyn Any, stalled_after: Duration) {
-    let Some(socket) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
-    let socket = SockRef::from(socket);
+fn set_up(stream: &TcpStream, stalled_after: Duration) {
+    // Fails only on a connection that is gone already.
+    let _ = stream.set_nodelay(true);
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if let Err(error) = socket.set_tcp_user_timeout(Some(stalled_after)) {
+    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(stalled_after)) {
         log::warn!(error:%; "slow readers of a connection will not be noticed");
     }
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = (socket, stalled_after);
+    let _ = stalled_after;
 }

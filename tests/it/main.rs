@@ -13,6 +13,8 @@ mod cancel;
 #[cfg(test)]
 mod checks;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod disconnect;
 #[cfg(test)]
 mod faults;
@@ -22,6 +24,8 @@ mod idempotency;
 mod input;
 #[cfg(test)]
 mod listeners;
+#[cfg(test)]
+mod operating;
 #[cfg(test)]
 mod orgs;
 #[cfg(test)]

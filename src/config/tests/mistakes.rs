@@ -168,7 +168,7 @@ workers = 5000
             "f:6: providers.my-llm: needs a dialect, one of openai_chat, openai_responses, perplexity_agent, \
          perplexity_sonar, gemini, openrouter, anthropic, ollama, demo",
             "f:9: coalesce.enable: unknown key; expected one of enabled, scope, error_ttl_ms, openai_api",
-            "f:11: server.workers: 5000 is out of range: 0 to 1024 are allowed",
+            "f:11: server.workers: 5000 is out of range: 0 to 512 are allowed",
             "COALESCE_ENABLED: expected 1, 0, true or false",
             "OPENAI_RPS: expected a number",
         ],
