@@ -13,6 +13,8 @@ mod disconnect;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod faults_by_dialect;
+#[cfg(test)]
 mod idempotency;
 #[cfg(test)]
 mod input;
