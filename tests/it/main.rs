@@ -15,6 +15,8 @@ mod faults;
 #[cfg(test)]
 mod faults_by_dialect;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod idempotency;
 #[cfg(test)]
 mod input;
