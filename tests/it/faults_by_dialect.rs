@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use weir::failure::Code;
 
 use crate::support::done;
+use crate::support::front::{Front, Protocol};
 use crate::support::gateway::{FAST, Gateway};
 
 /// No second tries, no breaker, and no waiting for a rate that the mock refuses for a second.
@@ -107,6 +108,19 @@ const CLOCKS: &[(&str, &str, Ends)] = &[
     ("total_timeout_ms = 1500", "trickle@gap_ms=20", In("upstream_timeout", "mid_stream")),
 ];
 
+/// What only HTTP/1.1 has.
+const OF_HTTP1: [&str; 9] = [
+    "cut_head",
+    "no_http",
+    "interim",
+    "huge_head",
+    "many_headers",
+    "no_content",
+    "no_length",
+    "cut_chunk",
+    "short_body",
+];
+
 /// Where the dialects differ: what is whole in one is cut in another.
 fn ends(dialect: Dialect, model: &str, elsewhere: Ends) -> Ends {
     match (dialect, model) {
@@ -129,13 +143,24 @@ struct Case {
     ends: Ends,
 }
 
+/// Where the mock is.
+struct Place {
+    dialect: Dialect,
+    url: String,
+    /// What else a provider's table needs to come there.
+    keys: String,
+    protocol: Protocol,
+}
+
 /// Cases at the mock: the clock, what it does, how that ends.
-fn cases(dialect: Dialect, mock: &Mock, all: impl Iterator<Item = (&'static str, &'static str, Ends)>) -> Vec<Case> {
+fn cases(place: &Place, all: impl Iterator<Item = (&'static str, &'static str, Ends)>) -> Vec<Case> {
+    let &Place { dialect, ref url, ref keys, protocol } = place;
     // Without a terminator nothing comes after it.
     let all = all.filter(|(_, model, _)| !(dialect == Dialect::Gemini && *model == "after_done"));
+    let all = all.filter(|(_, model, _)| protocol == Protocol::Http1 || !OF_HTTP1.contains(model));
     let cases = all.map(|(clock, model, elsewhere)| {
         let provider = model.replace(['_', '@', '=', ','], "-");
-        let table = format!("base_url = {:?}\n{clock}", mock.url_of(dialect));
+        let table = format!("base_url = {url:?}\n{keys}\n{clock}");
         Case { provider, table, model, ends: ends(dialect, model, elsewhere) }
     });
     cases.collect()
@@ -294,12 +319,26 @@ async fn endless(gateway: &Gateway, case: &Case) -> String {
 
 /// Every case of a dialect.
 async fn every_fault(dialect: Dialect) {
-    let (mock, silent) = (Mock::start().await, silent_port());
-    let mut plain = cases(dialect, &mock, CASES.iter().map(|(model, ends)| ("", *model, *ends)));
+    let mock = Mock::start().await;
+    let place = Place { dialect, url: mock.url_of(dialect), keys: String::new(), protocol: Protocol::Http1 };
+    every_fault_at(mock, &place).await;
+}
+
+/// Every case of a dialect that HTTP/2 has as well.
+async fn every_fault_by_http2(dialect: Dialect) {
+    let mock = Mock::start().await;
+    let front = Front::start(Protocol::Http2, mock.provider().clone()).await;
+    let (url, keys) = (front.url(dialect.name()), front.keys());
+    every_fault_at(mock, &Place { dialect, url, keys, protocol: Protocol::Http2 }).await;
+}
+
+async fn every_fault_at(mock: Mock, place: &Place) {
+    let (dialect, silent) = (place.dialect, silent_port());
+    let mut plain = cases(place, CASES.iter().map(|(model, ends)| ("", *model, *ends)));
     plain.extend(unreachable(&silent, insecure().await));
-    let heavy = cases(dialect, &mock, HEAVY.iter().map(|(model, ends)| ("", *model, *ends)));
-    let without_end = cases(dialect, &mock, [("", "endless", Whole)].into_iter());
-    let timed = cases(dialect, &mock, CLOCKS.iter().copied());
+    let heavy = cases(place, HEAVY.iter().map(|(model, ends)| ("", *model, *ends)));
+    let without_end = cases(place, [("", "endless", Whole)].into_iter());
+    let timed = cases(place, CLOCKS.iter().copied());
     let all = [&plain, &heavy, &without_end, &timed].into_iter().flatten();
     let tables = format!("{}\n[stream]\nanswer_bytes_max = {ANSWER_BYTES_MAX}", providers(dialect, all));
     let gateway = Gateway::before(mock, &tables).await;
@@ -352,4 +391,14 @@ async fn every_fault_of_anthropic_has_its_code_and_one_done() {
 #[actix_web::test]
 async fn every_fault_of_ollama_has_its_code_and_one_done() {
     every_fault(Dialect::Ollama).await;
+}
+
+#[actix_web::test]
+async fn every_fault_of_openai_responses_is_the_same_by_http2() {
+    every_fault_by_http2(Dialect::OpenaiResponses).await;
+}
+
+#[actix_web::test]
+async fn every_fault_of_ollama_is_the_same_by_http2() {
+    every_fault_by_http2(Dialect::Ollama).await;
 }

@@ -64,6 +64,7 @@ fn seeds(folders: &[&str]) -> Vec<Vec<u8>> {
 }
 
 /// Checks every seed as it is, and then what becomes of them.
+#[expect(clippy::disallowed_methods, reason = "whoever looks further says so in the environment")]
 fn fuzz(folders: &[&str], check: impl Fn(&[u8])) {
     let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect(name));
     let (seed, runs) = (number("WEIR_FUZZ_SEED", SEED), number("WEIR_FUZZ_RUNS", RUNS));

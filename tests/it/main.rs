@@ -9,6 +9,8 @@ mod burst;
 #[cfg(test)]
 mod cancel;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod disconnect;
 #[cfg(test)]
 mod faults;
