@@ -2,4 +2,7 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|body: &[u8]| fuzz::answer::check(weir::config::Dialect::PerplexityAgent, body));
+libfuzzer_sys::fuzz_target!(|body: &[u8]| {
+    fuzz::begin();
+    fuzz::checks::answer::check(weir::config::Dialect::PerplexityAgent, body);
+});

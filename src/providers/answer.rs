@@ -36,7 +36,8 @@ impl AnswerDecoder {
 
     /// A decoder of given parts, with the longest frame that it accepts.
     pub fn with_parts(framing: Framing, decode: Box<dyn Decode>, frame_len_max: usize) -> Self {
-        let listener = Listener { decode, bare: Bare::default(), heard: Heard::Nothing, frames: 0, documents: 0 };
+        let (bare, heard) = (Bare::default(), Heard::Nothing);
+        let listener = Listener { decode, bare, heard, frames: 0, documents: 0, foreign: false };
         Self { framer: Framer::new(framing, frame_len_max), listener, ended: false }
     }
 
@@ -61,7 +62,7 @@ impl AnswerDecoder {
         let flow = self.framer.end(&mut |unit| listener.unit(unit, out));
         let flow = flow.map_err(|failure| match failure.code {
             // The last frame had no end of its own: it is not malformed, it is cut.
-            Code::UpstreamProtocol => truncated(),
+            Code::UpstreamProtocol if !listener.foreign => truncated(),
             _ => failure,
         })?;
         self.ended = true;
@@ -90,6 +91,8 @@ struct Listener {
     heard: Heard,
     frames: u64,
     documents: u64,
+    /// The first frame did not even begin like JSON.
+    foreign: bool,
 }
 
 impl Listener {
@@ -102,6 +105,7 @@ impl Listener {
             Unit::Frame(frame) => {
                 self.heard = Heard::Frames;
                 self.frames += 1;
+                self.foreign |= self.frames == 1 && !frame.data.trim_start().starts_with(['{', '[']);
                 self.decode.frame(&frame, out)
             }
             Unit::Stray(line) => {
@@ -180,7 +184,11 @@ mod tests {
 
     /// The text, or the code of the failure, of an answer that comes in one read.
     fn answer(body: &str) -> Result<String, Code> {
-        let adapter = registry::adapter(Dialect::OpenaiChat);
+        answer_in(Dialect::OpenaiChat, body)
+    }
+
+    fn answer_in(dialect: Dialect, body: &str) -> Result<String, Code> {
+        let adapter = registry::adapter(dialect);
         let mut decoder = AnswerDecoder::new(&*adapter);
         let mut text = String::new();
         let mut out = |piece: Piece<'_>| {
@@ -223,6 +231,14 @@ mod tests {
     #[test]
     fn a_last_frame_that_is_cut_is_truncated_not_malformed() {
         assert_eq!(answer("data: {\"choices\":[{\"del"), Err(Code::UpstreamTruncated));
+    }
+
+    #[test]
+    fn a_page_in_place_of_lines_is_no_line_that_is_cut() {
+        let page = "<html><body>Bad gateway</body></html>";
+
+        assert_eq!(answer_in(Dialect::Ollama, page), Err(Code::UpstreamProtocol));
+        assert_eq!(answer_in(Dialect::Ollama, "{\"message\":{\"cont"), Err(Code::UpstreamTruncated));
     }
 
     #[test]

@@ -73,11 +73,9 @@ enum Answer {
 use Answer::{HasEnded, Runs};
 
 /// Every route: its method and path, whom it is for, what it is asked about, what it answers.
-const ROUTES: [(&str, &str, For, Answer, u16); 30] = [
+const ROUTES: [(&str, &str, For, Answer, u16); 28] = [
     ("GET", "/health", For::Anybody, Runs, 200),
-    ("HEAD", "/health", For::Anybody, Runs, 200),
     ("GET", "/ready", For::Anybody, Runs, 200),
-    ("HEAD", "/ready", For::Anybody, Runs, 200),
     ("GET", "/", For::Anybody, Runs, 200),
     ("GET", "/admin", For::Anybody, Runs, 200),
     ("GET", "/assets/{file}", For::Anybody, Runs, 200),
@@ -242,11 +240,16 @@ const TABLE: &str = include_str!("../../src/http/mod.rs");
 #[test]
 fn every_route_is_listed() {
     let mut table = BTreeSet::new();
-    for route in TABLE.split("at(\"").skip(1) {
+    let (routes, _) = TABLE.split_once("async fn no_such_path").unwrap();
+    for route in routes.split("at(\"").skip(1) {
         let (path, methods) = route.split_once('"').unwrap();
-        for method in methods.split(".route(").skip(1) {
-            let (method, _) = method.split_once("()").unwrap();
-            table.insert((method.to_uppercase(), path.to_owned()));
+        // `HEAD` follows from `GET`.
+        let words =
+            [("document", "GET"), ("stream", "GET"), ("post", "POST"), ("patch", "PATCH"), ("delete", "DELETE")];
+        for (word, method) in words {
+            if methods.contains(&format!(".{word}(")) {
+                table.insert((method.to_owned(), path.to_owned()));
+            }
         }
     }
     let listed: BTreeSet<_> =

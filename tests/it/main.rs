@@ -19,6 +19,10 @@ mod disconnect;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod faults_by_dialect;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod idempotency;
 #[cfg(test)]
 mod input;
@@ -52,3 +56,5 @@ mod threads;
 mod tidy;
 #[cfg(test)]
 mod turns;
+#[cfg(test)]
+mod upstream_connections;

@@ -31,7 +31,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
 /// Crates that have one home.
 const HOMES: [(&str, &[&str]); 7] = [
     ("awc::", &["src/providers/upstream/"]),
-    ("h2::", &["src/providers/upstream/"]),
+    ("h2::", &["src/providers/upstream/", "tests/"]),
     ("actix_tls::", &["src/providers/upstream/"]),
     ("rusqlite::", &["src/store/", "load/", "tests/"]),
     ("actix::", &["src/actors/", "src/http/", "src/app.rs", "src/main.rs", "tests/"]),

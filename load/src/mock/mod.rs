@@ -1,11 +1,13 @@
 //! Mock: a provider that does exactly what the model's name asks for, down to the single write.
 //!
-//! It speaks the dialect of OpenAI's chat completions: `POST …/chat/completions` streams, `GET …/models` answers.
+//! It speaks every provider's dialect ([`Dialect`]), the one that a call's path names; that of OpenAI's chat completions
+//! where none is named: `POST …/chat/completions` streams, `GET …/models` answers.
 //! The model chooses the behaviour ([`Plan`]): `mock`, `text@tokens=50,gap_ms=5`, or a fault by name ([`faults`]).
 //! Texts are a function of the prompt ([`expected_text`]). What callers did can be asked ([`Counts`], [`Call`]) and
 //! waited for ([`Provider::wait_until`]).
 
 mod counters;
+mod dialect;
 pub mod faults;
 mod frames;
 mod gate;
@@ -30,6 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 pub use counters::{Call, Counts, Outcome};
+pub use dialect::Dialect;
 pub use plan::{Plan, PlanError};
 pub use rate::Rate;
 pub use server::Ending;
@@ -154,6 +157,11 @@ impl Mock {
         format!("http://{}/v1", self.address)
     }
 
+    /// The base URL of this dialect.
+    pub fn url_of(&self, dialect: Dialect) -> String {
+        format!("http://{}/{}", self.address, dialect.name())
+    }
+
     /// The provider behind the socket.
     pub fn provider(&self) -> &Arc<Provider> {
         &self.provider
@@ -209,7 +217,11 @@ pub fn expected_text(model: &str, prompt: &str) -> String {
         Says::After => plan.before_fault(),
         Says::Nothing => 0,
     };
-    Voice::new(prompt, plan.bytes).tokens(tokens)
+    let mut text = Voice::new(prompt, plan.bytes).tokens(tokens);
+    if plan.behaviour.name == "bad_utf8" {
+        text.push(char::REPLACEMENT_CHARACTER);
+    }
+    text
 }
 
 /// The reasoning that a call delivers before its text.

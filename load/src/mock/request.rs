@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::dialect::Dialect;
 use crate::body::{Decoder, Framing, Piece};
 
 const HEADERS_MAX: usize = 64;
@@ -99,24 +100,35 @@ impl Inbox {
     }
 }
 
-/// What the mock wants to know of a call's body.
+/// What the mock wants to know of a call.
 #[derive(Debug)]
-pub(super) struct ChatBody {
+pub(super) struct Wish {
     pub(super) model: String,
     pub(super) prompt: String,
     pub(super) include_usage: bool,
 }
 
-impl ChatBody {
-    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+impl Wish {
+    /// Reads a call in this dialect.
+    pub(super) fn parse(dialect: Dialect, path: &str, body: &[u8]) -> Option<Self> {
         let body: Value = serde_json::from_slice(body).ok()?;
-        let messages = body["messages"].as_array()?;
-        let last = messages.iter().rev().find(|message| message["role"] == "user")?;
-        Some(Self {
-            model: body["model"].as_str()?.to_owned(),
-            prompt: text_of(&last["content"])?,
-            include_usage: body["stream_options"]["include_usage"] == true,
-        })
+        let (messages, content) = match dialect {
+            Dialect::OpenaiResponses | Dialect::PerplexityAgent => ("input", "content"),
+            Dialect::Gemini => ("contents", "parts"),
+            _ => ("messages", "content"),
+        };
+        let last = body[messages].as_array()?.iter().rev().find(|message| message["role"] == "user")?;
+        let model = match dialect {
+            Dialect::Gemini => path.strip_suffix(dialect.call_path())?.rsplit('/').next()?,
+            // Perplexity takes a name without a provider for one of its presets.
+            Dialect::PerplexityAgent => body["model"].as_str().or_else(|| body["preset"].as_str())?,
+            _ => body["model"].as_str()?,
+        };
+        let include_usage = match dialect {
+            Dialect::OpenaiChat => body["stream_options"]["include_usage"] == true,
+            _ => true,
+        };
+        Some(Self { model: model.to_owned(), prompt: text_of(&last[content])?, include_usage })
     }
 }
 

@@ -27,11 +27,12 @@ pub enum Step {
 pub type Script = Box<dyn Iterator<Item = Step> + Send>;
 
 /// The head of an answer that is streamed in chunks.
-pub fn event_stream() -> Step {
-    Step::Bytes(Bytes::from_static(
-        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n\
-          x-request-id: mock\r\ntransfer-encoding: chunked\r\n\r\n",
-    ))
+pub fn stream_head(content_type: &str) -> Step {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncache-control: no-cache\r\nx-request-id: mock\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    );
+    Step::Bytes(head.into())
 }
 
 /// One chunk of a body.
@@ -68,6 +69,7 @@ fn reason(status: u16) -> &'static str {
         307 => "Temporary Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         429 => "Too Many Requests",
         500 => "Internal Server Error",

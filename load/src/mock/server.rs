@@ -9,9 +9,10 @@ use tokio::time::Instant;
 
 use super::Provider;
 use super::counters::Outcome;
+use super::dialect::Dialect;
 use super::faults::{self, Asked};
 use super::frames;
-use super::request::{ChatBody, Inbox, Request};
+use super::request::{Inbox, Request, Wish};
 use super::script::{Script, Step, respond};
 
 /// How a connection ended.
@@ -72,10 +73,11 @@ impl Provider {
     /// How to answer a request, and the number of the call if it is one.
     fn route(&self, request: Request) -> (Script, Option<u64>) {
         let path = request.path.split('?').next().unwrap_or_default();
+        let dialect = Dialect::of(path);
         match request.method.as_str() {
-            "POST" if path.ends_with("/chat/completions") => {
-                let (script, number) = self.answer_call(request);
-                (script, Some(number))
+            "POST" if path.ends_with(dialect.call_path()) => {
+                let call = self.counters.call_started(request.headers, &request.body);
+                (self.call_script(call, dialect, path, &request.body), Some(call))
             }
             "GET" if path.ends_with("/models") => {
                 self.counters.count(|counts| counts.models_listed += 1);
@@ -94,26 +96,20 @@ impl Provider {
         }
     }
 
-    fn answer_call(&self, request: Request) -> (Script, u64) {
-        let call = self.counters.call_started(request.headers, &request.body);
-        let script = self.call_script(call, &request.body);
-        (script, call)
-    }
-
-    fn call_script(&self, call: u64, body: &[u8]) -> Script {
+    fn call_script(&self, call: u64, dialect: Dialect, path: &str, body: &[u8]) -> Script {
         if let Err(wait) = self.take_turn(Instant::now()) {
             self.counters.count(|counts| counts.calls_refused += 1);
             let seconds = wait.as_secs_f64().ceil().max(1.0);
-            return faults::too_many(seconds as u32);
+            return faults::too_many(dialect, seconds as u32);
         }
-        let Some(ChatBody { model, prompt, include_usage }) = ChatBody::parse(body) else {
+        let Some(Wish { model, prompt, include_usage }) = Wish::parse(dialect, path, body) else {
             let body = frames::error("model, or messages with one of the user", "invalid_request_error", None);
             return respond(400, "", JSON, &body);
         };
         match model.parse() {
             Ok(plan) => {
                 let earlier = self.count_attempt(&model, &prompt);
-                Asked { plan, prompt, call, earlier, include_usage }.script()
+                Asked { plan, dialect, prompt, call, earlier, include_usage }.script()
             }
             Err(error) => faults::no_model(&format!("{error}")),
         }

@@ -5,7 +5,7 @@
 //!   or the end of the body once there was a finish reason. What follows a finish reason (usage, moderation, the reason
 //!   again) still counts, and an error anywhere fails the answer.
 //! - `message` stands for `delta` in an answer that was not streamed. Sonar repeats it in every chunk, so it counts
-//!   only where there is no `delta` and nothing has been said.
+//!   only where `delta` adds nothing and nothing has been said.
 //! - Whole tool calls, signatures and usage that grows with the answer are told at its end.
 
 use std::collections::HashMap;
@@ -34,6 +34,8 @@ const CHUNK_FIELDS: &[&str] = &[
     "choices",
     "citations",
     "created",
+    // What some servers have in place of an error: it is not for clients.
+    "detail",
     "error",
     "id",
     "model",
@@ -45,6 +47,8 @@ const CHUNK_FIELDS: &[&str] = &[
     "system_fingerprint",
     "type",
     "usage",
+    // The operator's own, in OpenRouter's errors.
+    "user_id",
 ];
 const CHOICE_FIELDS: &[&str] =
     &["delta", "error", "finish_reason", "index", "logprobs", "message", "native_finish_reason"];
@@ -201,7 +205,8 @@ impl Decoder {
 
     fn choice(&mut self, choice: &Value, out: &mut Out<'_>) -> Result<(), Failure> {
         let message = || json::get(choice, "message").filter(|_| !self.has_said());
-        let delta = json::get(choice, "delta").filter(|delta| !json::is_blank(delta));
+        let adds = |delta: &&Value| json::fields(delta).any(|(name, value)| name != "role" && !json::is_blank(value));
+        let delta = json::get(choice, "delta").filter(adds);
         if let Some(delta) = delta.or_else(message) {
             self.delta(delta, out)?;
         }

@@ -119,8 +119,8 @@ impl Decoder {
         let event = match json::parse(data) {
             Ok(event) => event,
             Err(_) if frame.event == Some("error") => return Err(self.failed(&Value::Null, out)),
-            // Nothing is a frame that keeps the connection alive, and named frames may be anybody's.
-            Err(_) if data.is_empty() || !matches!(frame.event, None | Some("message")) => return Ok(Flow::More),
+            // Nothing is a frame that keeps the connection alive, and frames with names of their own may be anybody's.
+            Err(_) if data.is_empty() || !frame.event.is_none_or(is_ours) => return Ok(Flow::More),
             Err(failure) => return Err(failure),
         };
         if json::text(&event, "object") == Some("response") {
@@ -394,6 +394,11 @@ impl Decoder {
             out(Piece::Event(event));
         }
     }
+}
+
+/// Whether a frame of this name is part of the answer, so that none of it may be missing.
+fn is_ours(name: &str) -> bool {
+    name == "message" || name.starts_with("response.")
 }
 
 /// The states from which an answer does not go on; the terminators have the same names.

@@ -1,5 +1,6 @@
 //! What the tests have in common: a whole weir in this process, and the shapes of its answers.
 
+pub(crate) mod front;
 pub(crate) mod gateway;
 pub(crate) mod listener;
 pub(crate) mod virtual_weir;

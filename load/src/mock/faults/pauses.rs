@@ -1,19 +1,21 @@
-//! Pauses: answers that come late, or stop coming.
+//! Pauses: answers that come late, or stop coming, or never get on.
 
 use std::iter;
 use std::time::Duration;
 
-use super::{Asked, Plan, Script, Step, chunk, event_stream, shapes};
+use super::{Asked, Plan, Script, Step, chunk, shapes};
 
 /// Between two comments.
 const COMMENT_GAP: Duration = Duration::from_millis(20);
+/// How many comments a flood has in each write.
+const FLOOD_LEN: usize = 1_000;
 
 pub(super) fn stall(asked: &Asked) -> Script {
     Box::new(asked.until_fault().chain([Step::Silence]))
 }
 
-pub(super) fn silent(_: &Asked) -> Script {
-    Box::new([event_stream(), Step::Silence].into_iter())
+pub(super) fn silent(asked: &Asked) -> Script {
+    Box::new([asked.stream_head(), Step::Silence].into_iter())
 }
 
 pub(super) fn slow_head(asked: &Asked) -> Script {
@@ -40,9 +42,30 @@ pub(super) fn gate(asked: &Asked) -> Script {
 }
 
 pub(super) fn comments(asked: &Asked) -> Script {
+    let rest = shapes::text(asked).skip(1);
     let count = asked.plan.hold.as_millis().div_ceil(COMMENT_GAP.as_millis());
     let count = usize::try_from(count).expect("a wait is at most a day");
-    let comments = iter::repeat_n([chunk(b": keep-alive\n\n"), Step::Wait(COMMENT_GAP)], count).flatten();
-    let rest = shapes::text(asked).skip(1);
-    Box::new([event_stream()].into_iter().chain(comments).chain(rest))
+    let comments = iter::repeat_n(sign_of_life(asked), count).flatten();
+    Box::new([asked.stream_head()].into_iter().chain(comments).chain(rest))
+}
+
+pub(super) fn comments_after(asked: &Asked) -> Script {
+    Box::new(asked.until_fault().chain(iter::repeat(sign_of_life(asked)).flatten()))
+}
+
+pub(super) fn comment_flood(asked: &Asked) -> Script {
+    let flood = chunk(asked.dialect.speech().keep_alive().repeat(FLOOD_LEN).as_bytes());
+    Box::new([asked.stream_head()].into_iter().chain(iter::repeat(flood)))
+}
+
+pub(super) fn trickle(asked: &Asked) -> Script {
+    let whole = asked.text("|");
+    let (before, _) = whole.split_once('|').expect("the text stands in its frame");
+    let drops = iter::repeat([Step::Wait(asked.plan.gap), chunk(b".")]).flatten();
+    Box::new(asked.until_fault().chain([chunk(before.as_bytes())]).chain(drops))
+}
+
+/// A comment, or what the dialect has instead.
+fn sign_of_life(asked: &Asked) -> [Step; 2] {
+    [chunk(asked.dialect.speech().keep_alive().as_bytes()), Step::Wait(COMMENT_GAP)]
 }

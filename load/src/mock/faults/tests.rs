@@ -131,10 +131,10 @@ async fn what_lacks_its_terminator_ends_like_a_whole_body() {
         assert!(matches!(told.ending, Ok(None)), "{model}");
         assert_ne!(told.last(), "[DONE]", "{model}");
     }
-    let finish_reason =
-        |told: &Told| told.events.last().map(|last| last.event.json()["choices"][0]["finish_reason"].clone());
-    assert_eq!(finish_reason(&call("no_done").await), Some("stop".into()));
-    assert_eq!(finish_reason(&call("no_finish").await), Some(Value::Null));
+    let finishes =
+        |told: &Told| told.events.iter().any(|event| event.event.json()["choices"][0]["finish_reason"] == "stop");
+    assert!(finishes(&call("no_done").await));
+    assert!(!finishes(&call("no_finish").await));
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,9 +19,8 @@ const TOLD_MAX: usize = 4 * 1024;
 
 /// Reads `body` in every way, as an answer in `dialect`.
 pub fn check(dialect: Dialect, body: &[u8]) {
-    crate::begin();
     let adapter = registry::adapter(dialect);
-    let [whole, cut @ ..] = crate::cuts(body).map(|reads| read(&*adapter, &reads));
+    let [whole, cut @ ..] = super::cuts(body).map(|reads| read(&*adapter, &reads));
     let told: usize = whole.iter().map(String::len).sum();
     assert!(told <= TOLD_MAX + TOLD_PER_BYTE_MAX * body.len(), "{} bytes tell {told}", body.len());
     for cut in cut {
