@@ -13,7 +13,7 @@ use super::streams::{self, StreamResponse};
 use super::turns::{self, Answer, Asked};
 use super::{Api, edge};
 use crate::actors::stream::Identity;
-use crate::chat::{Content, ImageUrl, MessageId, OrgId, Part, RequestId, ThreadId};
+use crate::chat::{Content, ImageUrl, MessageId, OrgId, Part, Priority, RequestId, ThreadId};
 use crate::event::Status;
 use crate::failure::{Code, Failure};
 use crate::fanout::{Kept, Outcome, Subscription};
@@ -217,6 +217,9 @@ fn options(
     }
     let wants_to_share = fields.flag("coalesce")?.unwrap_or(true) && !shares_nothing(request);
     let idempotency_key = idempotency_key(request)?;
+    let priority = priority(request)?;
+    // Nobody is to wait behind a call that may wait.
+    let is_urgent = priority == Priority::User;
     Ok(Asked {
         request: id,
         has_own_id,
@@ -226,7 +229,8 @@ fn options(
         model,
         temperature,
         max_tokens,
-        may_share: api.config.coalesce.enabled && wants_to_share && tools.is_empty(),
+        may_share: api.config.coalesce.enabled && wants_to_share && is_urgent && tools.is_empty(),
+        priority,
         tools,
         user,
         meta,
@@ -334,6 +338,13 @@ fn tools(fields: &mut Fields, tools_max: usize) -> ApiResult<Vec<Value>> {
 
 fn shares_nothing(request: &HttpRequest) -> bool {
     request.headers().get("x-coalesce").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
+}
+
+/// How urgent the request is; a message is, unless its header says otherwise.
+fn priority(request: &HttpRequest) -> ApiResult<Priority> {
+    let Some(value) = request.headers().get("x-priority") else { return Ok(Priority::default()) };
+    let found = value.to_str().ok().and_then(Priority::find);
+    found.ok_or_else(|| ApiError::field("X-Priority", "a priority is user or background"))
 }
 
 /// The id that the client chose: in the body, else in the header.

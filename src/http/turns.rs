@@ -11,7 +11,8 @@ use super::error::{ApiError, ApiResult};
 use crate::actors::coalescer::{Join, NewTurn};
 use crate::actors::stream::{Identity, NotJoined};
 use crate::chat::{
-    ChatMessage, ChatRequest, Content, MessageId, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId,
+    Asker, ChatMessage, ChatRequest, Content, MessageId, Priority, ProviderName, RequestId, RequestKey, Role, Scope,
+    ThreadId,
 };
 use crate::config::ShareScope;
 use crate::failure::{Code, Failure};
@@ -37,6 +38,7 @@ pub(super) struct Asked {
     /// What the client wants to be kept with its message.
     pub(super) meta: Map<String, Value>,
     pub(super) may_share: bool,
+    pub(super) priority: Priority,
     pub(super) identity: Identity,
     /// Whether the client chose the id, so that the request may be a repetition.
     pub(super) has_own_id: bool,
@@ -135,6 +137,11 @@ fn write(
             answer: MessageId::generate(),
         }),
         chat,
+        asker: Asker {
+            org: caller.org.clone(),
+            principal: caller.principal(asked.user.as_deref()),
+            priority: asked.priority,
+        },
         arrived: asked.arrived,
         reply,
     })

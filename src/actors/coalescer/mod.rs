@@ -25,7 +25,7 @@ use super::guardian::Link;
 use super::stream::{self, Environment, Identity, JoinReply, NotJoined, Reply, Stream};
 use super::subscriber;
 use super::target::Target;
-use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId};
+use crate::chat::{Asker, ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Attachment, Kept, Outcome, StreamLog, Subscription, SubscriptionFacts};
@@ -51,6 +51,8 @@ pub struct Join {
     pub turn: Option<NewTurn>,
     /// What goes upstream.
     pub chat: ChatRequest,
+    /// On whose behalf.
+    pub asker: Asker,
     /// When the request came in.
     pub arrived: Instant,
     /// Gets the answer.
@@ -325,10 +327,9 @@ impl Coalescer {
             return;
         };
         let log = Arc::new(StreamLog::new(StreamLog::FENCE, self.settings.log_bytes_max));
-        let org = join.request.org().clone();
         let (provider, model) = (join.chat.provider.clone(), join.chat.model.clone());
         let environment = self.environment.clone();
-        let stream = Stream::new(stream_id.clone(), org, join.chat, target, log.clone(), environment).start();
+        let stream = Stream::new(stream_id.clone(), join.asker, join.chat, target, log.clone(), environment).start();
         let began = Instant::now();
         let running = RunningStream { addr: stream, log, provider, model, began, nudged: began };
         let ids = join.turn.as_ref().map(NewTurn::ids);

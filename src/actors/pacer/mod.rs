@@ -1,17 +1,18 @@
 //! Pacer: decides when ONE provider may be called again.
 //!
-//! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] has the decisions), and
-//! learns from what becomes of the calls ([`adapt`], [`breaker`]). Answers callers; sends nothing to other actors; does no I/O.
+//! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] and [`queue`] have the
+//! decisions), and learns from what becomes of the calls ([`adapt`], [`breaker`]). Answers callers; sends nothing to other actors; does no I/O.
 
 mod adapt;
 pub mod breaker;
+mod bucket;
+mod permit;
+mod queue;
 pub mod schedule;
 #[cfg(test)]
 mod tests;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -20,9 +21,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use self::breaker::{Breaker, BreakerSettings, BreakerState, Pass, Probe};
+use self::permit::{Accepted, Heard, Outcome, Released};
+pub use self::permit::{InFlight, Permit};
 use self::schedule::{Limits, QueueFull, Schedule};
 use super::guardian::Link;
-use crate::chat::{OrgId, ProviderName};
+use crate::chat::{Asker, ProviderName};
 use crate::fanout::QueuePlace;
 
 /// How often waiting callers hear of their place, at most.
@@ -36,8 +39,8 @@ const PLACE_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Admitted, NotGranted>")]
 pub struct Acquire {
-    /// Whose turn it takes; organisations are served in turn.
-    pub org: OrgId,
+    /// Whose turn it takes.
+    pub asker: Asker,
     /// How long the caller is willing to wait.
     pub wait_max: Duration,
     /// Where in its organisation's line it waits.
@@ -87,106 +90,6 @@ impl From<QueueFull> for NotGranted {
     fn from(QueueFull { retry_after }: QueueFull) -> Self {
         NotGranted::QueueFull { retry_after }
     }
-}
-
-/// A held permission; dropping it frees the slot, on success, error, cancel and panic alike.
-#[derive(Debug)]
-pub struct Permit {
-    pacer: Addr<Pacer>,
-    count: InFlight,
-    granted: Instant,
-    used: bool,
-    outcome: Outcome,
-    probe: Option<Probe>,
-}
-
-/// What became of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Nothing that says anything about the provider.
-    Unknown,
-    /// The provider refused it because there were too many, and asked for this pause.
-    Throttled(Option<Duration>),
-    /// The provider refused it for what it is.
-    Answered,
-    /// The answer is whole.
-    Succeeded,
-    /// The provider failed.
-    Failed,
-}
-
-impl Permit {
-    /// Says that the provider is being called, so that the token is spent.
-    pub fn used(&mut self) {
-        self.used = true;
-    }
-
-    /// Says that the provider has accepted the call: it did not come too fast.
-    #[expect(clippy::disallowed_methods, reason = "one message for each call; calls are paced")]
-    pub fn accepted(&self) {
-        self.pacer.do_send(Accepted { granted: self.granted });
-    }
-
-    /// Says that content has come: a provider that was given up is back.
-    #[expect(clippy::disallowed_methods, reason = "at most one message for each call, and one call probes at a time")]
-    pub fn heard(&mut self) {
-        if let Some(probe) = self.probe.take() {
-            self.pacer.do_send(Heard(probe));
-        }
-    }
-
-    /// Gives the permit back: the answer is whole.
-    pub fn succeeded(mut self) {
-        self.outcome = Outcome::Succeeded;
-    }
-
-    /// Gives the permit back: the provider refused the call for what it is.
-    pub fn answered(mut self) {
-        self.outcome = Outcome::Answered;
-    }
-
-    /// Gives the permit back: the provider failed.
-    pub fn failed(mut self) {
-        self.outcome = Outcome::Failed;
-    }
-
-    /// Gives the permit back: the provider refused the call because there were too many.
-    pub fn throttled(mut self, retry_after: Option<Duration>) {
-        self.outcome = Outcome::Throttled(retry_after);
-    }
-}
-
-/// How many permits of a provider are out. Outlives its pacer, so that a restarted one knows.
-#[derive(Debug, Clone, Default)]
-pub struct InFlight(Arc<AtomicUsize>);
-
-impl InFlight {
-    /// The number.
-    pub fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Private: a dropped [`Permit`].
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Released {
-    granted: Instant,
-    used: bool,
-    outcome: Outcome,
-    probe: Option<Probe>,
-}
-
-/// Private: the call that finds out whether the provider is back has content.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Heard(Probe);
-
-/// Private: the provider has accepted a call.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-struct Accepted {
-    granted: Instant,
 }
 
 /// Changes the limits; what is `None`, or no limit at all (0, say), stays. Answers with the new status.
@@ -257,15 +160,7 @@ impl Pacer {
     }
 
     fn permit(&self, probe: Option<Probe>, ctx: &Context<Self>) -> Permit {
-        self.count.0.fetch_add(1, Ordering::Relaxed);
-        Permit {
-            pacer: ctx.address(),
-            count: self.count.clone(),
-            granted: Instant::now(),
-            used: false,
-            outcome: Outcome::Unknown,
-            probe,
-        }
+        Permit::new(ctx.address(), self.count.clone(), probe)
     }
 
     /// Serves whoever may go, dismisses whoever waited too long, and sets the clock for the next time.
@@ -383,7 +278,7 @@ impl Handler<Acquire> for Pacer {
     type Result = Result<Admitted, NotGranted>;
 
     fn handle(&mut self, ask: Acquire, ctx: &mut Context<Self>) -> Self::Result {
-        let Acquire { org, wait_max, line, reply, place } = ask;
+        let Acquire { asker, wait_max, line, reply, place } = ask;
         let now = Instant::now();
         self.advance(ctx);
         let probe = match self.breaker.pass(now) {
@@ -393,8 +288,8 @@ impl Handler<Acquire> for Pacer {
         };
         let (caller, expires) = (Caller { reply, place, probe }, now + wait_max);
         match line {
-            Line::Back => self.schedule.enqueue(&org, caller, expires, now)?,
-            Line::Front => self.schedule.put_back(&org, caller, expires),
+            Line::Back => self.schedule.enqueue(&asker, caller, expires, now)?,
+            Line::Front => self.schedule.put_back(&asker, caller, expires, now),
         }
         if self.schedule.queued() == 1
             && let Some(caller) = self.schedule.grant(now)
@@ -465,14 +360,5 @@ impl Handler<Snapshot> for Pacer {
     fn handle(&mut self, _: Snapshot, ctx: &mut Context<Self>) -> Status {
         self.advance(ctx);
         self.status()
-    }
-}
-
-impl Drop for Permit {
-    #[expect(clippy::disallowed_methods, reason = "at most `concurrency` permits exist, and a lost release would leak")]
-    fn drop(&mut self) {
-        self.count.0.fetch_sub(1, Ordering::Relaxed);
-        let Self { granted, used, outcome, .. } = *self;
-        self.pacer.do_send(Released { granted, used, outcome, probe: self.probe.take() });
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::preface::Preface;
 use crate::actors::pacer::{Acquire, Admitted, Line, NotGranted, Permit};
 use crate::actors::target::Target;
-use crate::chat::{ChatRequest, OrgId};
+use crate::chat::{Asker, ChatRequest};
 use crate::event::{Event, Finish};
 use crate::failure::{Code, Failure, Phase};
 use crate::fanout::StreamLog;
@@ -26,7 +26,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 
 /// One answer to be got. See the module.
 pub(super) struct Attempt {
-    pub(super) org: OrgId,
+    pub(super) asker: Asker,
     pub(super) request: ChatRequest,
     pub(super) target: Rc<Target>,
     pub(super) log: Arc<StreamLog>,
@@ -137,7 +137,7 @@ impl Attempt {
         let (reply, mut answer) = oneshot::channel();
         let (place, mut places) = watch::channel(None);
         let pacer = self.target.pacer.get().ok_or_else(pacer_gone)?;
-        let asked = pacer.send(Acquire { org: self.org.clone(), wait_max, line, reply, place }).await;
+        let asked = pacer.send(Acquire { asker: self.asker.clone(), wait_max, line, reply, place }).await;
         let admitted = asked.map_err(|_| pacer_gone())?.map_err(not_granted)?;
         if let Some(admitted) = self.admitted.take() {
             admitted();

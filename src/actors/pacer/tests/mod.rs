@@ -4,6 +4,7 @@ mod breaker;
 mod schedule;
 
 use super::*;
+use crate::chat::{OrgId, Principal, Priority};
 
 const LIMITS: Limits = Limits { rps: 1.0, concurrency: 8, burst: 1, queue_max: 64 };
 const BREAKER: BreakerSettings =
@@ -28,10 +29,20 @@ fn with_count(limits: Limits, count: &InFlight) -> Addr<Pacer> {
     Pacer::new(ProviderName::new("p"), limits, BREAKER, count.clone(), Link::default()).start()
 }
 
-async fn acquire_for(pacer: &Addr<Pacer>, org: &str, wait_max: Duration) -> Result<Permit, Refused> {
+fn asker(org: &str) -> Asker {
+    Asker { org: OrgId::new(org), principal: Principal::new("p"), priority: Priority::User }
+}
+
+/// What a caller of `asker` sends, and what it listens to.
+fn ask(asker: Asker) -> (Acquire, oneshot::Receiver<Result<Permit, NotGranted>>, watch::Receiver<Option<QueuePlace>>) {
     let (reply, answer) = oneshot::channel();
-    let (place, _places) = watch::channel(None);
-    let ask = Acquire { org: OrgId::new(org), wait_max, line: Line::Back, reply, place };
+    let (place, places) = watch::channel(None);
+    (Acquire { asker, wait_max: MINUTE, line: Line::Back, reply, place }, answer, places)
+}
+
+async fn acquire_for(pacer: &Addr<Pacer>, org: &str, wait_max: Duration) -> Result<Permit, Refused> {
+    let (ask, answer, _places) = ask(asker(org));
+    let ask = Acquire { wait_max, ..ask };
     let refused = |reason| match reason {
         NotGranted::QueueFull { .. } => Refused::Full,
         NotGranted::QueueTimeout => Refused::Timeout,
@@ -116,13 +127,8 @@ async fn a_permit_that_nobody_was_left_to_take_comes_back_whole() {
     tokio::time::pause();
     let pacer = pacer(Limits { concurrency: 1, ..LIMITS });
     let held = acquire(&pacer).await;
-    let (reply, answer) = oneshot::channel();
-    let (place, _places) = watch::channel(None);
-    pacer
-        .send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place })
-        .await
-        .unwrap()
-        .unwrap();
+    let (ask, answer, _places) = ask(asker("a"));
+    pacer.send(ask).await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     drop(held);
     while answer.is_empty() {
@@ -160,14 +166,11 @@ async fn a_refused_call_makes_everybody_wait_and_comes_again_before_them() {
     let refused = acquire(&pacer).await;
     let began = Instant::now();
     refused.throttled(Some(Duration::from_secs(3)));
-    let (reply, answer) = oneshot::channel();
-    let (place, _places) = watch::channel(None);
-    let waiting = pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place });
-    assert!(matches!(waiting.await.unwrap(), Ok(Admitted::Queued)));
-    let (reply, again) = oneshot::channel();
-    let (place, _places) = watch::channel(None);
-    let back = pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Front, reply, place });
-    assert!(matches!(back.await.unwrap(), Ok(Admitted::Queued)));
+    let (waiting, answer, _places) = ask(asker("a"));
+    assert!(matches!(pacer.send(waiting).await.unwrap(), Ok(Admitted::Queued)));
+    let (back, again, _places) = ask(asker("a"));
+    let back = Acquire { line: Line::Front, ..back };
+    assert!(matches!(pacer.send(back).await.unwrap(), Ok(Admitted::Queued)));
 
     let (again, at) = (again.await.unwrap(), began.elapsed());
     let (next, then) = (answer.await.unwrap(), began.elapsed());
@@ -201,9 +204,8 @@ async fn the_queue_is_bounded_and_says_when_to_come_back() {
         while status(&pacer).await.queued < 2 {
             tokio::task::yield_now().await;
         }
-        let (reply, _answer) = oneshot::channel();
-        let (place, _places) = watch::channel(None);
-        pacer.send(Acquire { org: OrgId::new("c"), wait_max: MINUTE, line: Line::Back, reply, place }).await.unwrap()
+        let (ask, _answer, _places) = ask(asker("c"));
+        pacer.send(ask).await.unwrap()
     };
 
     let (one, two, third) = futures_util::join!(one, two, third);
@@ -220,13 +222,8 @@ async fn who_waits_hears_its_place_at_once_and_then_at_most_twice_a_second() {
     let _held = acquire(&pacer).await;
     let mut callers = Vec::new();
     for _ in 0..3 {
-        let (reply, answer) = oneshot::channel();
-        let (place, places) = watch::channel(None);
-        pacer
-            .send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place })
-            .await
-            .unwrap()
-            .unwrap();
+        let (ask, answer, places) = ask(asker("a"));
+        pacer.send(ask).await.unwrap().unwrap();
         callers.push((answer, places));
     }
     let (answer, mut places) = callers.pop().unwrap();

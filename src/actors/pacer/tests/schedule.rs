@@ -1,6 +1,7 @@
 //! The pacer's decisions under random load, with time as a number.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hash;
 
 use proptest::prelude::*;
 
@@ -9,12 +10,40 @@ use super::*;
 
 /// Time is compared with this tolerance.
 const GRAIN: Duration = Duration::from_micros(1);
-const ORGS: [&str; 4] = ["a", "b", "c", "d"];
+/// User messages in a row that may go before a background call.
+const PASSES_MAX: u32 = 7;
+
+/// Somebody who asks: an organisation, one of its principals, and whether nobody waits for the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Who {
+    org: usize,
+    principal: usize,
+    is_background: bool,
+}
+
+impl Who {
+    fn asker(self) -> Asker {
+        Asker {
+            org: OrgId::new(["a", "b", "c", "d"][self.org]),
+            principal: Principal::new(["p", "q"][self.principal]),
+            priority: if self.is_background { Priority::Background } else { Priority::User },
+        }
+    }
+
+    fn org(self) -> (usize, bool) {
+        (self.org, self.is_background)
+    }
+}
+
+fn who() -> impl Strategy<Value = Who> {
+    let one_of = (0_usize..4, prop::bool::weighted(0.3), prop::bool::weighted(0.3));
+    one_of.prop_map(|(org, other, is_background)| Who { org, principal: usize::from(other), is_background })
+}
 
 #[derive(Debug, Clone)]
 enum Op {
     Enqueue {
-        org: usize,
+        who: Who,
         wait_ms: u64,
     },
     /// The caller at this place among those who wait has left.
@@ -45,7 +74,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (0..ORGS.len(), 1_u64..5_000).prop_map(|(org, wait_ms)| Op::Enqueue { org, wait_ms }),
+        6 => (who(), 1_u64..5_000).prop_map(|(who, wait_ms)| Op::Enqueue { who, wait_ms }),
         1 => (0_usize..16).prop_map(Op::Leave),
         4 => (0_usize..16, prop::bool::weighted(0.8)).prop_map(|(which, used)| Op::Return { which, used }),
         1 => (rps(), 1_usize..6, 1_u32..6)
@@ -65,9 +94,12 @@ fn rps() -> impl Strategy<Value = f64> {
 #[derive(Debug, Clone, PartialEq)]
 struct Caller {
     id: usize,
-    org: usize,
+    who: Who,
     expires: Instant,
 }
+
+/// How often one (the first) waited while another (the second) was served.
+type Overtaken<K> = HashMap<(K, K), usize>;
 
 /// Drives a schedule as the pacer does, and watches it.
 struct Watched {
@@ -84,8 +116,27 @@ struct Watched {
     burst_max: u32,
     /// Nobody may be served before this.
     paused_until: Instant,
-    /// How often each organisation was served while another one waited.
-    overtaken: HashMap<(usize, usize), usize>,
+    /// How often each organisation was served while another one of its priority waited.
+    orgs: Overtaken<(usize, bool)>,
+    /// How often each principal was served while another one of its organisation and priority waited.
+    principals: HashMap<(usize, bool), Overtaken<Who>>,
+    /// User messages that were served while background calls waited.
+    passes: u32,
+}
+
+/// Counts how often those who wait were overtaken by the one who is served now; nobody may be so twice.
+fn count<K: Copy + Eq + Hash + std::fmt::Debug>(
+    overtaken: &mut Overtaken<K>,
+    served: K,
+    waiting: impl Iterator<Item = K>,
+) {
+    let waiting: HashSet<K> = waiting.filter(|waits| *waits != served).collect();
+    overtaken.retain(|(waits, _), _| waiting.contains(waits) && *waits != served);
+    for waits in waiting {
+        let times = overtaken.entry((waits, served)).or_default();
+        *times += 1;
+        assert!(*times <= 1, "{served:?} was served {times} times while {waits:?} waited");
+    }
 }
 
 impl Watched {
@@ -103,7 +154,9 @@ impl Watched {
             rps_max: limits.rps,
             burst_max: limits.burst,
             paused_until: now,
-            overtaken: HashMap::new(),
+            orgs: HashMap::new(),
+            principals: HashMap::new(),
+            passes: 0,
         }
     }
 
@@ -128,25 +181,40 @@ impl Watched {
     fn check_grant(&mut self, caller: &Caller) {
         assert!(caller.expires > self.now, "served after its deadline");
         assert!(self.now >= self.paused_until, "served although the provider wants a pause");
-        let first = self.waiting.iter().position(|waiting| waiting.org == caller.org).unwrap();
+        let first = self.waiting.iter().position(|waiting| waiting.who == caller.who).unwrap();
         assert_eq!(self.waiting.remove(first).as_ref(), Some(caller), "first come, first served");
         assert!(self.running.len() < self.limits.concurrency, "more calls than allowed");
-        for (org, name) in ORGS.iter().enumerate() {
-            self.overtaken.remove(&(caller.org, org));
-            if org != caller.org && self.waiting.iter().any(|waiting| waiting.org == org) {
-                let times = self.overtaken.entry((org, caller.org)).or_default();
-                *times += 1;
-                assert!(*times <= 1, "{} was served {times} times while {} waited", ORGS[caller.org], name);
-            } else {
-                self.overtaken.remove(&(org, caller.org));
-            }
-        }
+        let who = caller.who;
+        let alike = self.alike(who);
+        count(&mut self.orgs, who.org(), alike.iter().map(|waits| waits.org()));
+        let siblings = alike.into_iter().filter(|waits| waits.org == who.org);
+        count(self.principals.entry(who.org()).or_default(), who, siblings);
+        self.check_priority(who);
         self.grants.push((caller.id, self.now));
+    }
+
+    /// Those who wait with the same priority.
+    fn alike(&self, who: Who) -> Vec<Who> {
+        let alike = self.waiting.iter().map(|waits| waits.who);
+        alike.filter(|waits| waits.is_background == who.is_background).collect()
+    }
+
+    fn check_priority(&mut self, served: Who) {
+        let others = self.waiting.iter().filter(|waits| waits.who.is_background != served.is_background).count();
+        if served.is_background {
+            assert!(others == 0 || self.passes == PASSES_MAX, "a background call went before a user message");
+            self.passes = 0;
+        } else if others > 0 {
+            self.passes += 1;
+            assert!(self.passes <= PASSES_MAX, "a background call waits for ever");
+        } else {
+            self.passes = 0;
+        }
     }
 
     fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Enqueue { org, wait_ms } => self.enqueue(org, wait_ms),
+            Op::Enqueue { who, wait_ms } => self.enqueue(who, wait_ms),
             Op::Leave(which) => {
                 if let Some(caller) = self.waiting.get(which) {
                     self.left.push(caller.id);
@@ -173,16 +241,15 @@ impl Watched {
         self.check_places();
     }
 
-    fn enqueue(&mut self, org: usize, wait_ms: u64) {
+    fn enqueue(&mut self, who: Who, wait_ms: u64) {
         self.advance();
-        let caller = Caller { id: self.next_id, org, expires: self.now + Duration::from_millis(wait_ms) };
+        let caller = Caller { id: self.next_id, who, expires: self.now + Duration::from_millis(wait_ms) };
         self.next_id += 1;
         let was_full = self.schedule.queued() >= self.limits.queue_max;
-        let name = OrgId::new(ORGS[org]);
-        let taken = self.schedule.enqueue(&name, caller.clone(), caller.expires, self.now);
+        let taken = self.schedule.enqueue(&who.asker(), caller.clone(), caller.expires, self.now);
         assert_eq!(taken.is_err(), was_full);
         if taken.is_ok() {
-            self.newcomer(org);
+            self.newcomer(who);
             self.waiting.push_back(caller);
         }
     }
@@ -204,15 +271,24 @@ impl Watched {
         assert!(applied >= self.limits.rps / 16.0 * (1.0 - 1e-9), "below the floor");
         let caller = Caller { id: self.next_id, ..refused };
         self.next_id += 1;
-        self.schedule.put_back(&OrgId::new(ORGS[caller.org]), caller.clone(), caller.expires);
-        self.newcomer(caller.org);
+        self.schedule.put_back(&caller.who.asker(), caller.clone(), caller.expires, self.now);
+        self.newcomer(caller.who);
+        // It goes before the other principals of its organisation once more.
+        self.principals.entry(caller.who.org()).or_default().retain(|(_, served), _| *served != caller.who);
         self.waiting.push_front(caller);
     }
 
-    /// An organisation without a caller that waits has one now.
-    fn newcomer(&mut self, org: usize) {
-        if !self.waiting.iter().any(|waiting| waiting.org == org) {
-            self.overtaken.retain(|(waits, _), _| *waits != org);
+    /// Who had nobody that waits has somebody now.
+    fn newcomer(&mut self, who: Who) {
+        let alike = self.alike(who);
+        if alike.iter().all(|waits| waits.org != who.org) {
+            self.orgs.retain(|(waits, _), _| *waits != who.org());
+        }
+        if !alike.contains(&who) {
+            self.principals.entry(who.org()).or_default().retain(|(waits, _), _| *waits != who);
+        }
+        if who.is_background && alike.is_empty() {
+            self.passes = 0;
         }
     }
 
@@ -294,11 +370,11 @@ proptest! {
     #[test]
     fn whoever_waits_is_served_or_dismissed_by_waking_alone(
         limits in limits(),
-        waits in prop::collection::vec((0..ORGS.len(), 1_u64..5_000), 1..40),
+        waits in prop::collection::vec((who(), 1_u64..5_000), 1..40),
     ) {
         let mut watched = Watched::new(limits);
-        for (org, wait_ms) in waits {
-            watched.apply(&Op::Enqueue { org, wait_ms });
+        for (who, wait_ms) in waits {
+            watched.apply(&Op::Enqueue { who, wait_ms });
         }
         let mut wakes = 0;
         while watched.schedule.queued() > 0 {
@@ -310,11 +386,11 @@ proptest! {
 
     #[test]
     fn the_predicted_order_is_the_order_of_service(
-        orgs in prop::collection::vec(0..ORGS.len(), 1..30),
+        askers in prop::collection::vec(who(), 1..40),
     ) {
         let mut watched = Watched::new(Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 64 });
-        for org in orgs {
-            watched.apply(&Op::Enqueue { org, wait_ms: 1_000_000 });
+        for who in askers {
+            watched.apply(&Op::Enqueue { who, wait_ms: 1_000_000 });
         }
         let now = watched.now;
         let predicted: Vec<_> = watched.schedule.places(now).iter().map(|(caller, _)| caller.id).collect();
@@ -332,7 +408,7 @@ proptest! {
 #[test]
 fn without_a_queue_a_caller_is_served_at_once_or_refused() {
     let mut schedule = Schedule::new(Limits { rps: 1.0, concurrency: 8, burst: 1, queue_max: 0 }, 0, Instant::now());
-    let (org, now) = (OrgId::new("a"), Instant::now());
+    let (org, now) = (asker("a"), Instant::now());
 
     assert!(schedule.enqueue(&org, 1, now + Duration::from_secs(1), now).is_ok());
     assert_eq!(schedule.grant(now), Some(1));
@@ -345,7 +421,7 @@ fn an_estimate_follows_the_slower_one_of_tokens_and_slots() {
     let now = Instant::now();
     let mut schedule = Schedule::new(Limits { rps: 10.0, concurrency: 1, burst: 1, queue_max: 8 }, 1, now);
     (0..40).for_each(|_| schedule.learn_hold(Duration::from_secs(4)));
-    let org = OrgId::new("a");
+    let org = asker("a");
     for id in 0..2 {
         schedule.enqueue(&org, id, now + Duration::from_secs(60), now).unwrap();
     }

@@ -9,7 +9,9 @@ use crate::actors::coalescer::{self, Cancel, Coalescer, FindTurn, Load, Settings
 use crate::actors::guardian::Link;
 use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{self, InFlight, Pacer};
-use crate::chat::{ChatMessage, Content, OrgId, Principal, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId};
+use crate::chat::{
+    ChatMessage, Content, OrgId, Principal, Priority, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId,
+};
 use crate::config;
 use crate::fanout::{Cursor, End, Next};
 use crate::store::Message;
@@ -283,7 +285,9 @@ impl House {
         let scope = Scope::Principal(ask.org.clone(), Principal::new("somebody"));
         let key = ask.shares.then(|| RequestKey::new(&scope, &chat));
         let (request, identity, arrived) = (ask.request.clone(), ask.identity(), Instant::now());
-        coalescer::Join { request, identity, key, turn, chat, arrived, reply }
+        let (org, principal) = (ask.org.clone(), Principal::new("somebody"));
+        let asker = Asker { org, principal, priority: Priority::User };
+        coalescer::Join { request, identity, key, turn, chat, asker, arrived, reply }
     }
 
     /// Asks once; the answer says what came of it.
