@@ -11,6 +11,7 @@ mod queue;
 pub mod schedule;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -23,7 +24,8 @@ use tokio::time::Instant;
 use self::breaker::{Breaker, BreakerSettings, BreakerState, Pass, Probe};
 use self::permit::{Accepted, Heard, Outcome, Released};
 pub use self::permit::{InFlight, Permit};
-use self::schedule::{Limits, QueueFull, Schedule};
+use self::schedule::{Granted, Limits, QueueFull, Schedule, Waiter};
+pub use self::tokens::Weight;
 use super::guardian::Link;
 use crate::chat::{Asker, ProviderName};
 use crate::fanout::QueuePlace;
@@ -41,6 +43,8 @@ const PLACE_INTERVAL: Duration = Duration::from_millis(500);
 pub struct Acquire {
     /// Whose turn it takes.
     pub asker: Asker,
+    /// What its call is expected to cost.
+    pub weight: Weight,
     /// How long the caller is willing to wait.
     pub wait_max: Duration,
     /// Where in its organisation's line it waits.
@@ -102,6 +106,8 @@ pub struct Change {
     pub concurrency: Option<usize>,
     /// Calls at once after a quiet time.
     pub burst: Option<u32>,
+    /// Tokens a minute; 0: as many as one likes.
+    pub tpm: Option<u32>,
 }
 
 /// Asks how the pacer stands.
@@ -122,10 +128,18 @@ pub struct Status {
     pub concurrency: usize,
     /// Calls at once after a quiet time.
     pub burst: u32,
+    /// Tokens a minute; 0: as many as one likes.
+    pub tpm: u32,
+    /// How many of them may be spent at once; below zero, what is owed; `None` when they are not limited.
+    pub tpm_available: Option<i64>,
     /// Calls in flight.
     pub in_flight: usize,
     /// Callers that wait.
     pub queued: usize,
+    /// How long the one who came first has waited.
+    pub oldest_wait_ms: u64,
+    /// For how long nobody is served because the provider wants a pause.
+    pub paused_ms: u64,
     /// Whether the provider is left alone because it fails.
     pub breaker: BreakerState,
 }
@@ -159,8 +173,8 @@ impl Pacer {
         Self { provider, schedule, breaker, count, timer: None, places_told: None, _link: link }
     }
 
-    fn permit(&self, probe: Option<Probe>, ctx: &Context<Self>) -> Permit {
-        Permit::new(ctx.address(), self.count.clone(), probe)
+    fn permit(&self, charged: Option<f64>, probe: Option<Probe>, ctx: &Context<Self>) -> Permit {
+        Permit::new(ctx.address(), self.count.clone(), charged, probe)
     }
 
     /// Serves whoever may go, dismisses whoever waited too long, and sets the clock for the next time.
@@ -170,10 +184,10 @@ impl Pacer {
         for caller in self.schedule.expire(now, |caller| caller.reply.is_closed()) {
             let _ = caller.reply.send(Err(NotGranted::QueueTimeout));
         }
-        while let Some(caller) = self.schedule.grant(now) {
-            let permit = self.permit(caller.probe, ctx);
+        while let Some(Granted { who, charged }) = self.schedule.grant(now) {
+            let permit = self.permit(charged, who.probe, ctx);
             // A caller that leaves at this very moment drops the permit, which comes back by itself.
-            let _ = caller.reply.send(Ok(permit));
+            let _ = who.reply.send(Ok(permit));
         }
         self.tell_places(now);
         self.set_timer(now, ctx);
@@ -235,6 +249,17 @@ impl Pacer {
         self.tell_operator(was, now);
     }
 
+    /// Corrects what was taken for a call. One that was accepted and has not said what it cost costs what was taken.
+    fn settle(&mut self, released: &Released, now: Instant) {
+        let usage = released.usage.as_ref();
+        if let Some(usage) = usage {
+            self.schedule.learn_usage(usage);
+        }
+        if let Some(charged) = released.charged.filter(|_| usage.is_some() || !released.accepted) {
+            self.schedule.settle(charged, usage, now);
+        }
+    }
+
     /// The breaker has opened: nobody who waits would be served well.
     fn dismiss_all(&mut self, now: Instant) {
         let retry_after = self.breaker.open_for(now);
@@ -247,7 +272,7 @@ impl Pacer {
         let (provider, is) = (self.provider.as_str(), self.breaker.state(now));
         match is {
             BreakerState::Open if was != is => {
-                let open_ms = u64::try_from(self.breaker.open_for(now).as_millis()).unwrap_or(u64::MAX);
+                let open_ms = millis(self.breaker.open_for(now));
                 log::warn!(provider, open_ms; "the provider fails again and again; it is left alone");
             }
             BreakerState::Closed if was != is => log::info!(provider; "the provider is back"),
@@ -256,18 +281,26 @@ impl Pacer {
     }
 
     fn status(&self) -> Status {
-        let limits = self.schedule.limits();
+        let (limits, now) = (self.schedule.limits(), Instant::now());
         Status {
             provider: self.provider.clone(),
             rps: limits.rps,
             effective_rps: self.schedule.applied().rps,
             concurrency: limits.concurrency,
             burst: limits.burst,
+            tpm: limits.tpm,
+            tpm_available: self.schedule.tokens().map(|tokens| tokens.floor() as i64),
             in_flight: self.schedule.in_flight(),
             queued: self.schedule.queued(),
-            breaker: self.breaker.state(Instant::now()),
+            oldest_wait_ms: millis(self.schedule.oldest_wait(now)),
+            paused_ms: millis(self.schedule.pause(now)),
+            breaker: self.breaker.state(now),
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Actor for Pacer {
@@ -278,7 +311,7 @@ impl Handler<Acquire> for Pacer {
     type Result = Result<Admitted, NotGranted>;
 
     fn handle(&mut self, ask: Acquire, ctx: &mut Context<Self>) -> Self::Result {
-        let Acquire { asker, wait_max, line, reply, place } = ask;
+        let Acquire { asker, weight, wait_max, line, reply, place } = ask;
         let now = Instant::now();
         self.advance(ctx);
         let probe = match self.breaker.pass(now) {
@@ -286,15 +319,16 @@ impl Handler<Acquire> for Pacer {
             Pass::Probing(probe) => Some(probe),
             Pass::Refused(retry_after) => return Err(NotGranted::BreakerOpen { retry_after }),
         };
-        let (caller, expires) = (Caller { reply, place, probe }, now + wait_max);
+        let who = Caller { reply, place, probe };
+        let waiter = Waiter { who, weight, since: now, expires: now + wait_max };
         match line {
-            Line::Back => self.schedule.enqueue(&asker, caller, expires, now)?,
-            Line::Front => self.schedule.put_back(&asker, caller, expires, now),
+            Line::Back => self.schedule.enqueue(&asker, waiter, now)?,
+            Line::Front => self.schedule.put_back(&asker, waiter),
         }
         if self.schedule.queued() == 1
-            && let Some(caller) = self.schedule.grant(now)
+            && let Some(Granted { who, charged }) = self.schedule.grant(now)
         {
-            return Ok(Admitted::Granted(self.permit(caller.probe, ctx)));
+            return Ok(Admitted::Granted(self.permit(charged, who.probe, ctx)));
         }
         self.advance(ctx);
         Ok(Admitted::Queued)
@@ -311,6 +345,7 @@ impl Handler<Released> for Pacer {
         } else {
             self.schedule.refund(released.granted, now);
         }
+        self.settle(&released, now);
         // Only now may the next caller probe.
         drop(released);
         self.advance(ctx);
@@ -346,6 +381,7 @@ impl Handler<Change> for Pacer {
             rps: change.rps.filter(|rps| rps.is_finite() && *rps > 0.0).unwrap_or(old.rps),
             concurrency: change.concurrency.filter(|concurrency| *concurrency > 0).unwrap_or(old.concurrency),
             burst: change.burst.filter(|burst| *burst > 0).unwrap_or(old.burst),
+            tpm: change.tpm.unwrap_or(old.tpm),
             queue_max: old.queue_max,
         };
         self.schedule.set_limits(limits, Instant::now());

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Pacer;
 use super::breaker::Probe;
+use crate::event::Usage;
 
 /// A held permission; dropping it frees the slot, on success, error, cancel and panic alike.
 #[derive(Debug)]
@@ -17,6 +18,9 @@ pub struct Permit {
     count: InFlight,
     granted: Instant,
     used: bool,
+    accepted: bool,
+    charged: Option<f64>,
+    usage: Option<Usage>,
     outcome: Outcome,
     probe: Option<Probe>,
 }
@@ -37,10 +41,11 @@ pub(super) enum Outcome {
 }
 
 impl Permit {
-    /// A permit that counts from now on.
-    pub(super) fn new(pacer: Addr<Pacer>, count: InFlight, probe: Option<Probe>) -> Self {
+    /// A permit that counts from now on, and the tokens that were taken for it.
+    pub(super) fn new(pacer: Addr<Pacer>, count: InFlight, charged: Option<f64>, probe: Option<Probe>) -> Self {
         count.0.fetch_add(1, Ordering::Relaxed);
-        Self { pacer, count, granted: Instant::now(), used: false, outcome: Outcome::Unknown, probe }
+        let (used, accepted, usage, outcome) = (false, false, None, Outcome::Unknown);
+        Self { pacer, count, granted: Instant::now(), used, accepted, charged, usage, outcome, probe }
     }
 
     /// Says that the provider is being called, so that the token is spent.
@@ -50,7 +55,8 @@ impl Permit {
 
     /// Says that the provider has accepted the call: it did not come too fast.
     #[expect(clippy::disallowed_methods, reason = "one message for each call; calls are paced")]
-    pub fn accepted(&self) {
+    pub fn accepted(&mut self) {
+        self.accepted = true;
         self.pacer.do_send(Accepted { granted: self.granted });
     }
 
@@ -60,6 +66,11 @@ impl Permit {
         if let Some(probe) = self.probe.take() {
             self.pacer.do_send(Heard(probe));
         }
+    }
+
+    /// Says what the provider counts for the call; without it, an accepted call costs what was expected.
+    pub fn cost(&mut self, usage: Usage) {
+        self.usage = Some(usage);
     }
 
     /// Gives the permit back: the answer is whole.
@@ -100,6 +111,12 @@ impl InFlight {
 pub(super) struct Released {
     pub(super) granted: Instant,
     pub(super) used: bool,
+    /// Whether the provider has accepted the call.
+    pub(super) accepted: bool,
+    /// The tokens that were taken for it.
+    pub(super) charged: Option<f64>,
+    /// What it has cost, where the provider has said so.
+    pub(super) usage: Option<Usage>,
     pub(super) outcome: Outcome,
     pub(super) probe: Option<Probe>,
 }
@@ -120,7 +137,8 @@ impl Drop for Permit {
     #[expect(clippy::disallowed_methods, reason = "at most `concurrency` permits exist, and a lost release would leak")]
     fn drop(&mut self) {
         self.count.0.fetch_sub(1, Ordering::Relaxed);
-        let Self { granted, used, outcome, .. } = *self;
-        self.pacer.do_send(Released { granted, used, outcome, probe: self.probe.take() });
+        let Self { granted, used, accepted, charged, usage, outcome, .. } = *self;
+        let probe = self.probe.take();
+        self.pacer.do_send(Released { granted, used, accepted, charged, usage, outcome, probe });
     }
 }

@@ -74,6 +74,12 @@ impl<T> Queue<T> {
         !self.background.0.is_empty() && (self.user.0.is_empty() || self.passes >= PASSES_MAX)
     }
 
+    /// Whose turn it is.
+    pub(super) fn next(&self) -> Option<&T> {
+        let class = if self.is_background_next() { &self.background } else { &self.user };
+        class.0.front()?.lines.front()?.waiting.front()
+    }
+
     /// Takes out the one whose turn it is.
     pub(super) fn pop(&mut self) -> Option<T> {
         if self.is_background_next() {

@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use super::adapt::Adapt;
 use super::bucket::Bucket;
 use super::queue::Queue;
+use super::tokens::{self, Tokens, Weight};
 use crate::chat::Asker;
+use crate::event::Usage;
 use crate::fanout::QueuePlace;
 
 /// How long a call holds its permit when none has been seen yet, for the first estimates.
@@ -24,6 +26,8 @@ pub struct Limits {
     pub concurrency: usize,
     /// Calls that may start at once after a quiet time; at least 1.
     pub burst: u32,
+    /// Tokens a minute; 0: as many as one likes.
+    pub tpm: u32,
     /// Callers that may wait.
     pub queue_max: usize,
 }
@@ -37,13 +41,27 @@ pub struct QueueFull {
 
 /// One waiting caller.
 #[derive(Debug)]
-struct Waiter<W> {
-    who: W,
-    since: Instant,
-    expires: Instant,
+pub struct Waiter<W> {
+    /// Who it is.
+    pub who: W,
+    /// What its call is expected to cost.
+    pub weight: Weight,
+    /// When it came.
+    pub since: Instant,
+    /// When it will have waited too long.
+    pub expires: Instant,
 }
 
-/// The tokens, the slots and the queue of one provider.
+/// A caller that may go.
+#[derive(Debug)]
+pub struct Granted<W> {
+    /// Who it is.
+    pub who: W,
+    /// The tokens that were taken for its call, where they are limited.
+    pub charged: Option<f64>,
+}
+
+/// The rate, the tokens, the slots and the queue of one provider.
 #[derive(Debug)]
 pub struct Schedule<W> {
     limits: Limits,
@@ -52,6 +70,7 @@ pub struct Schedule<W> {
     /// Since when these limits hold.
     limits_since: Instant,
     bucket: Bucket,
+    tokens: Tokens,
     in_flight: usize,
     queue: Queue<Waiter<W>>,
     hold_mean: Duration,
@@ -61,8 +80,8 @@ impl<W> Schedule<W> {
     /// A full bucket, and `in_flight` calls that have been granted before.
     pub fn new(limits: Limits, in_flight: usize, now: Instant) -> Self {
         let bucket = Bucket::new(f64::from(limits.burst), now);
-        let (adapt, queue) = (Adapt::default(), Queue::new());
-        Self { limits, adapt, limits_since: now, bucket, in_flight, queue, hold_mean: HOLD_GUESS }
+        let (adapt, tokens, queue) = (Adapt::default(), Tokens::new(limits.tpm, now), Queue::new());
+        Self { limits, adapt, limits_since: now, bucket, tokens, in_flight, queue, hold_mean: HOLD_GUESS }
     }
 
     /// The present limits.
@@ -75,6 +94,7 @@ impl<W> Schedule<W> {
         self.fill(now);
         self.limits = limits;
         self.limits_since = now;
+        self.tokens.set_tpm(limits.tpm, now);
         self.fill(now);
     }
 
@@ -115,31 +135,42 @@ impl<W> Schedule<W> {
         oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
+    /// The tokens that may be spent at once; below zero, what is owed; `None` when they are not limited.
+    pub fn tokens(&self) -> Option<f64> {
+        self.tokens.available()
+    }
+
+    /// For how long nobody is served because the provider wants a pause.
+    pub fn pause(&self, now: Instant) -> Duration {
+        self.adapt.paused_until(now).map_or(Duration::ZERO, |until| until - now)
+    }
+
     /// Puts a caller at the end of its line.
-    pub fn enqueue(&mut self, asker: &Asker, who: W, expires: Instant, now: Instant) -> Result<(), QueueFull> {
+    pub fn enqueue(&mut self, asker: &Asker, waiter: Waiter<W>, now: Instant) -> Result<(), QueueFull> {
         let queued = self.queued();
-        if queued >= self.limits.queue_max && !(queued == 0 && self.could_grant(now)) {
-            return Err(QueueFull { retry_after: self.eta(1, now) });
+        if queued >= self.limits.queue_max && !(queued == 0 && self.could_grant(waiter.weight, now)) {
+            return Err(QueueFull { retry_after: self.first_turn(waiter.weight, now) });
         }
-        self.queue.push_back(asker, Waiter { who, since: now, expires });
+        self.queue.push_back(asker, waiter);
         Ok(())
     }
 
     /// Puts a caller whose call was refused for the rate back in front of its organisation's line. There is always
     /// room: it had been taken in before, and there are no more of these than calls at once.
-    pub fn put_back(&mut self, asker: &Asker, who: W, expires: Instant, now: Instant) {
-        self.queue.push_front(asker, Waiter { who, since: now, expires });
+    pub fn put_back(&mut self, asker: &Asker, waiter: Waiter<W>) {
+        self.queue.push_front(asker, waiter);
     }
 
-    /// Takes the next caller whose turn it is, with its slot and its token.
-    pub fn grant(&mut self, now: Instant) -> Option<W> {
-        if self.queued() == 0 || !self.could_grant(now) {
+    /// Takes the next caller whose turn it is, with its slot and its tokens.
+    pub fn grant(&mut self, now: Instant) -> Option<Granted<W>> {
+        let weight = self.queue.next()?.weight;
+        if !self.could_grant(weight, now) {
             return None;
         }
         let waiter = self.queue.pop()?;
         self.bucket.take(1.0, f64::from(self.limits.burst));
         self.in_flight += 1;
-        Some(waiter.who)
+        Some(Granted { who: waiter.who, charged: self.tokens.take(weight) })
     }
 
     /// Sets the calls in flight to what the permits themselves count.
@@ -158,6 +189,17 @@ impl<W> Schedule<W> {
         let flowed_in = now.saturating_duration_since(granted).as_secs_f64() * self.limits.rps;
         let token = (1.0 - flowed_in).max(0.0);
         self.bucket.take(-token, f64::from(self.applied().burst));
+    }
+
+    /// A call for which `charged` tokens were taken has cost what `usage` says; without it, nothing.
+    pub fn settle(&mut self, charged: f64, usage: Option<&Usage>, now: Instant) {
+        self.fill(now);
+        self.tokens.settle(charged, usage.map_or(0.0, tokens::cost));
+    }
+
+    /// A call has cost this; estimates follow.
+    pub fn learn_usage(&mut self, usage: &Usage) {
+        self.tokens.learn(usage);
     }
 
     /// A call has held its permit for `held`; estimates follow.
@@ -182,44 +224,51 @@ impl<W> Schedule<W> {
         if self.in_flight >= self.limits.concurrency {
             return Some(expiry);
         }
+        let next = self.queue.next()?.weight;
         self.fill(now);
-        let token = now.checked_add(self.bucket.wait_for(1.0, self.applied().rps)).unwrap_or(expiry);
-        Some(expiry.min(token.max(self.adapt.paused_until(now).unwrap_or(token))))
+        let rate = self.bucket.wait_for(1.0, self.applied().rps).max(self.tokens.wait_for(self.tokens.needed(next)));
+        let turn = now.checked_add(rate.max(self.pause(now))).unwrap_or(expiry);
+        Some(expiry.min(turn))
     }
 
     /// The waiting callers in the order in which they will be served, with their places.
     pub fn places(&mut self, now: Instant) -> Vec<(&W, QueuePlace)> {
         self.fill(now);
+        let mut needed = 0.0;
         let places = self.queue.in_order().zip(1_u32..).map(|(waiter, position)| {
-            let eta_ms = u64::try_from(self.eta_filled(position, now).as_millis()).unwrap_or(u64::MAX);
+            needed += self.tokens.needed(waiter.weight);
+            let eta_ms = u64::try_from(self.eta(position, needed, now).as_millis()).unwrap_or(u64::MAX);
             (&waiter.who, QueuePlace { position, eta_ms })
         });
         places.collect()
     }
 
-    fn could_grant(&mut self, now: Instant) -> bool {
+    fn could_grant(&mut self, weight: Weight, now: Instant) -> bool {
         self.fill(now);
         // A token is there when rounding alone says that it is not.
         let is_free = self.in_flight < self.limits.concurrency && self.bucket.level() >= 1.0 - 1e-9;
-        is_free && self.adapt.paused_until(now).is_none()
+        is_free && self.tokens.has(self.tokens.needed(weight)) && self.adapt.paused_until(now).is_none()
     }
 
     fn fill(&mut self, now: Instant) {
         let applied = self.applied();
         self.bucket.fill(applied.rps, f64::from(applied.burst), now);
+        self.tokens.fill(now);
     }
 
-    fn eta(&mut self, position: u32, now: Instant) -> Duration {
+    /// Until whoever is first gets its permit; a newcomer of this weight, when nobody waits.
+    fn first_turn(&mut self, newcomer: Weight, now: Instant) -> Duration {
         self.fill(now);
-        self.eta_filled(position, now)
+        let weight = self.queue.next().map_or(newcomer, |first| first.weight);
+        self.eta(1, self.tokens.needed(weight), now)
     }
 
-    /// Until the caller at `position` gets its permit: the slowest one of tokens, slots and the provider's pause.
-    fn eta_filled(&self, position: u32, now: Instant) -> Duration {
-        let tokens = self.bucket.wait_for(f64::from(position), self.applied().rps);
-        let pause = self.adapt.paused_until(now).map_or(Duration::ZERO, |until| until - now);
+    /// Until the caller at `position` gets its permit, when those up to it need `tokens` together: the slowest one of
+    /// rate, tokens, slots and the provider's pause.
+    fn eta(&self, position: u32, tokens: f64, now: Instant) -> Duration {
+        let rate = self.bucket.wait_for(f64::from(position), self.applied().rps);
         let returns = (self.in_flight + position as usize).saturating_sub(self.limits.concurrency);
         let slots = self.hold_mean.mul_f64(returns as f64 / self.limits.concurrency as f64);
-        tokens.max(slots).max(pause)
+        rate.max(self.tokens.wait_for(tokens)).max(slots).max(self.pause(now))
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::preface::Preface;
-use crate::actors::pacer::{Acquire, Admitted, Line, NotGranted, Permit};
+use crate::actors::pacer::{Acquire, Admitted, Line, NotGranted, Permit, Weight};
 use crate::actors::target::Target;
 use crate::chat::{Asker, ChatRequest};
 use crate::event::{Event, Finish};
@@ -56,6 +56,7 @@ impl Attempt {
     /// Gets the answer; what it says goes to the log.
     pub(super) async fn run(mut self) -> Result<Finish, Failure> {
         let call = self.target.adapter.encode(&self.request)?;
+        let weight = Weight::new(&self.request, call.body.len());
         let wait_max = millis(self.target.provider.queue_wait_max_ms);
         let deadline = Instant::now() + wait_max;
         self.target.retries.borrow_mut().called(Instant::now());
@@ -63,7 +64,7 @@ impl Attempt {
         let mut last = None;
         loop {
             self.phase.set(Phase::Queue);
-            let permit = match self.permit(line, wait).await {
+            let permit = match self.permit(line, weight, wait).await {
                 Ok(permit) => permit,
                 // What the provider has said tells more than that its queue takes too long.
                 Err(failure) => return Err(last.unwrap_or_else(|| self.describe(failure))),
@@ -112,6 +113,10 @@ impl Attempt {
     /// Makes one call and tells the pacer what became of it.
     async fn once(&self, call: Call, mut permit: Permit) -> Result<Finish, Failure> {
         let result = self.call(call, &mut permit).await;
+        // What a call that was cut has said of its usage is not all.
+        if let Some(usage) = self.log.with_transcript(|transcript| transcript.usage).filter(|_| result.is_ok()) {
+            permit.cost(usage);
+        }
         match &result {
             Ok(_) => permit.succeeded(),
             Err(failure) => match failure.code {
@@ -133,11 +138,11 @@ impl Attempt {
     }
 
     /// Waits for the pacer's permission and tells listeners their place meanwhile.
-    async fn permit(&mut self, line: Line, wait_max: Duration) -> Result<Permit, Failure> {
+    async fn permit(&mut self, line: Line, weight: Weight, wait_max: Duration) -> Result<Permit, Failure> {
         let (reply, mut answer) = oneshot::channel();
         let (place, mut places) = watch::channel(None);
         let pacer = self.target.pacer.get().ok_or_else(pacer_gone)?;
-        let asked = pacer.send(Acquire { asker: self.asker.clone(), wait_max, line, reply, place }).await;
+        let asked = pacer.send(Acquire { asker: self.asker.clone(), weight, wait_max, line, reply, place }).await;
         let admitted = asked.map_err(|_| pacer_gone())?.map_err(not_granted)?;
         if let Some(admitted) = self.admitted.take() {
             admitted();

@@ -2,11 +2,12 @@
 
 mod breaker;
 mod schedule;
+mod tokens;
 
 use super::*;
 use crate::chat::{OrgId, Principal, Priority};
 
-const LIMITS: Limits = Limits { rps: 1.0, concurrency: 8, burst: 1, queue_max: 64 };
+const LIMITS: Limits = Limits { rps: 1.0, concurrency: 8, burst: 1, tpm: 0, queue_max: 64 };
 const BREAKER: BreakerSettings =
     BreakerSettings { failures: 2, open: Duration::from_secs(5), open_max: Duration::from_secs(60) };
 const MINUTE: Duration = Duration::from_secs(60);
@@ -37,7 +38,8 @@ fn asker(org: &str) -> Asker {
 fn ask(asker: Asker) -> (Acquire, oneshot::Receiver<Result<Permit, NotGranted>>, watch::Receiver<Option<QueuePlace>>) {
     let (reply, answer) = oneshot::channel();
     let (place, places) = watch::channel(None);
-    (Acquire { asker, wait_max: MINUTE, line: Line::Back, reply, place }, answer, places)
+    let weight = Weight::default();
+    (Acquire { asker, weight, wait_max: MINUTE, line: Line::Back, reply, place }, answer, places)
 }
 
 async fn acquire_for(pacer: &Addr<Pacer>, org: &str, wait_max: Duration) -> Result<Permit, Refused> {
@@ -249,7 +251,7 @@ async fn new_limits_serve_those_who_wait() {
     let waiting = acquire_for(&pacer, "a", MINUTE);
     let change = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let faster = Change { rps: Some(10.0), concurrency: Some(5), burst: None };
+        let faster = Change { rps: Some(10.0), concurrency: Some(5), ..Change::default() };
         pacer.send(faster).await.unwrap()
     };
     let asked = Instant::now();
@@ -265,7 +267,7 @@ async fn new_limits_serve_those_who_wait() {
 async fn what_is_no_limit_at_all_changes_nothing() {
     let pacer = pacer(LIMITS);
     for rps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let nonsense = Change { rps: Some(rps), concurrency: Some(0), burst: Some(0) };
+        let nonsense = Change { rps: Some(rps), concurrency: Some(0), burst: Some(0), tpm: None };
 
         let after = pacer.send(nonsense).await.unwrap();
 

@@ -5,8 +5,9 @@ use std::hash::Hash;
 
 use proptest::prelude::*;
 
-use super::super::schedule::{Limits, Schedule};
+use super::super::schedule::{Limits, Schedule, Waiter};
 use super::*;
+use crate::event::Usage;
 
 /// Time is compared with this tolerance.
 const GRAIN: Duration = Duration::from_micros(1);
@@ -44,6 +45,7 @@ fn who() -> impl Strategy<Value = Who> {
 enum Op {
     Enqueue {
         who: Who,
+        weight: Weight,
         wait_ms: u64,
     },
     /// The caller at this place among those who wait has left.
@@ -52,11 +54,13 @@ enum Op {
     Return {
         which: usize,
         used: bool,
+        output: u64,
     },
     Change {
         rps: f64,
         concurrency: usize,
         burst: u32,
+        tpm: u32,
     },
     Pass {
         ms: u64,
@@ -74,11 +78,13 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => (who(), 1_u64..5_000).prop_map(|(who, wait_ms)| Op::Enqueue { who, wait_ms }),
+        6 => (who(), weight(), 1_u64..5_000)
+            .prop_map(|(who, weight, wait_ms)| Op::Enqueue { who, weight, wait_ms }),
         1 => (0_usize..16).prop_map(Op::Leave),
-        4 => (0_usize..16, prop::bool::weighted(0.8)).prop_map(|(which, used)| Op::Return { which, used }),
-        1 => (rps(), 1_usize..6, 1_u32..6)
-            .prop_map(|(rps, concurrency, burst)| Op::Change { rps, concurrency, burst }),
+        4 => (0_usize..16, prop::bool::weighted(0.8), 0_u64..3_000)
+            .prop_map(|(which, used, output)| Op::Return { which, used, output }),
+        1 => (rps(), 1_usize..6, 1_u32..6, tpm())
+            .prop_map(|(rps, concurrency, burst, tpm)| Op::Change { rps, concurrency, burst, tpm }),
         2 => (0_u64..2_000).prop_map(|ms| Op::Pass { ms }),
         6 => Just(Op::Wake),
         1 => (0_usize..16, prop::option::of(1_u64..4_000))
@@ -91,11 +97,27 @@ fn rps() -> impl Strategy<Value = f64> {
     prop_oneof![0.1_f64..50.0, Just(1e-6), Just(1e6), Just(1.0 / 3.0)]
 }
 
+/// Mostly no limit, so that it does not hide the others.
+fn tpm() -> impl Strategy<Value = u32> {
+    prop_oneof![3 => Just(0), 1 => 1_u32..200_000, 1 => Just(1_000_000_000)]
+}
+
+fn weight() -> impl Strategy<Value = Weight> {
+    (0_u32..5_000, prop::option::of(0_u32..3_000)).prop_map(|(input, output_max)| Weight { input, output_max })
+}
+
 #[derive(Debug, Clone, PartialEq)]
 struct Caller {
     id: usize,
     who: Who,
+    weight: Weight,
     expires: Instant,
+}
+
+impl Caller {
+    fn waits(&self, now: Instant) -> Waiter<Caller> {
+        Waiter { who: self.clone(), weight: self.weight, since: now, expires: self.expires }
+    }
 }
 
 /// How often one (the first) waited while another (the second) was served.
@@ -110,6 +132,8 @@ struct Watched {
     waiting: VecDeque<Caller>,
     left: Vec<usize>,
     running: Vec<Caller>,
+    /// What was taken for the calls that run, by caller.
+    charged: HashMap<usize, f64>,
     /// When the provider was called, or may yet be.
     grants: Vec<(usize, Instant)>,
     rps_max: f64,
@@ -150,6 +174,7 @@ impl Watched {
             waiting: VecDeque::new(),
             left: Vec::new(),
             running: Vec::new(),
+            charged: HashMap::new(),
             grants: Vec::new(),
             rps_max: limits.rps,
             burst_max: limits.burst,
@@ -170,9 +195,11 @@ impl Watched {
         }
         let now = self.now;
         self.waiting.retain(|caller| !left.contains(&caller.id) && caller.expires > now);
-        while let Some(caller) = self.schedule.grant(self.now) {
-            self.check_grant(&caller);
-            self.running.push(caller);
+        while let Some(granted) = self.schedule.grant(self.now) {
+            self.check_grant(&granted.who);
+            self.check_tokens(granted.charged);
+            self.charged.extend(granted.charged.map(|charged| (granted.who.id, charged)));
+            self.running.push(granted.who);
         }
         assert_eq!(self.schedule.queued(), self.waiting.len());
         before - self.schedule.queued()
@@ -191,6 +218,17 @@ impl Watched {
         count(self.principals.entry(who.org()).or_default(), who, siblings);
         self.check_priority(who);
         self.grants.push((caller.id, self.now));
+    }
+
+    /// What was taken was there, or the bucket was full; nobody owes more than a minute.
+    fn check_tokens(&self, charged: Option<f64>) {
+        let (Some(charged), Some(after)) = (charged, self.schedule.tokens()) else {
+            assert_eq!((self.limits.tpm, charged), (0, None));
+            return;
+        };
+        let tpm = f64::from(self.limits.tpm);
+        assert!(after + charged >= charged.min(tpm) - 1e-6 * tpm, "{charged} tokens were taken, {after} are left");
+        assert!((-tpm - 1e-6..=tpm).contains(&after), "{after} of {tpm} tokens");
     }
 
     /// Those who wait with the same priority.
@@ -214,15 +252,15 @@ impl Watched {
 
     fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Enqueue { who, wait_ms } => self.enqueue(who, wait_ms),
+            Op::Enqueue { who, weight, wait_ms } => self.enqueue(who, weight, wait_ms),
             Op::Leave(which) => {
                 if let Some(caller) = self.waiting.get(which) {
                     self.left.push(caller.id);
                 }
             }
-            Op::Return { which, used } => self.give_back(which, used),
-            Op::Change { rps, concurrency, burst } => {
-                self.limits = Limits { rps, concurrency, burst, ..self.limits };
+            Op::Return { which, used, output } => self.give_back(which, used, output),
+            Op::Change { rps, concurrency, burst, tpm } => {
+                self.limits = Limits { rps, concurrency, burst, tpm, ..self.limits };
                 self.rps_max = self.rps_max.max(rps);
                 self.burst_max = self.burst_max.max(burst);
                 self.schedule.set_limits(self.limits, self.now);
@@ -241,12 +279,12 @@ impl Watched {
         self.check_places();
     }
 
-    fn enqueue(&mut self, who: Who, wait_ms: u64) {
+    fn enqueue(&mut self, who: Who, weight: Weight, wait_ms: u64) {
         self.advance();
-        let caller = Caller { id: self.next_id, who, expires: self.now + Duration::from_millis(wait_ms) };
+        let caller = Caller { id: self.next_id, who, weight, expires: self.now + Duration::from_millis(wait_ms) };
         self.next_id += 1;
         let was_full = self.schedule.queued() >= self.limits.queue_max;
-        let taken = self.schedule.enqueue(&who.asker(), caller.clone(), caller.expires, self.now);
+        let taken = self.schedule.enqueue(&who.asker(), caller.waits(self.now), self.now);
         assert_eq!(taken.is_err(), was_full);
         if taken.is_ok() {
             self.newcomer(who);
@@ -265,13 +303,14 @@ impl Watched {
         let refused = self.running.swap_remove(which);
         self.schedule.set_in_flight(self.running.len());
         let pause = pause_ms.map(Duration::from_millis);
+        self.settle(refused.id, None);
         self.schedule.throttled(self.granted(refused.id), pause, self.now);
         self.paused_until = self.paused_until.max(self.now + pause.unwrap_or_default());
         let applied = self.schedule.applied().rps;
         assert!(applied >= self.limits.rps / 16.0 * (1.0 - 1e-9), "below the floor");
         let caller = Caller { id: self.next_id, ..refused };
         self.next_id += 1;
-        self.schedule.put_back(&caller.who.asker(), caller.clone(), caller.expires, self.now);
+        self.schedule.put_back(&caller.who.asker(), caller.waits(self.now));
         self.newcomer(caller.who);
         // It goes before the other principals of its organisation once more.
         self.principals.entry(caller.who.org()).or_default().retain(|(_, served), _| *served != caller.who);
@@ -292,7 +331,13 @@ impl Watched {
         }
     }
 
-    fn give_back(&mut self, which: usize, used: bool) {
+    fn settle(&mut self, id: usize, usage: Option<Usage>) {
+        if let Some(charged) = self.charged.remove(&id) {
+            self.schedule.settle(charged, usage.as_ref(), self.now);
+        }
+    }
+
+    fn give_back(&mut self, which: usize, used: bool, output: u64) {
         if which >= self.running.len() {
             return;
         }
@@ -300,7 +345,11 @@ impl Watched {
         self.schedule.set_in_flight(self.running.len());
         if used {
             self.schedule.learn_hold(Duration::from_secs(1));
+            let usage = Usage { input: u64::from(caller.weight.input), output, ..Usage::default() };
+            self.schedule.learn_usage(&usage);
+            self.settle(caller.id, Some(usage));
         } else {
+            self.settle(caller.id, None);
             let granted = self.grants.iter().position(|(id, _)| *id == caller.id).unwrap();
             let (_, granted) = self.grants.remove(granted);
             self.schedule.refund(granted, self.now);
@@ -346,11 +395,12 @@ impl Watched {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (rps(), 1_usize..5, 1_u32..5, 0_usize..12).prop_map(|(rps, concurrency, burst, queue_max)| Limits {
+    (rps(), 1_usize..5, 1_u32..5, tpm(), 1_usize..12).prop_map(|(rps, concurrency, burst, tpm, queue_max)| Limits {
         rps,
         concurrency,
         burst,
-        queue_max: queue_max.max(1),
+        tpm,
+        queue_max,
     })
 }
 
@@ -370,11 +420,11 @@ proptest! {
     #[test]
     fn whoever_waits_is_served_or_dismissed_by_waking_alone(
         limits in limits(),
-        waits in prop::collection::vec((who(), 1_u64..5_000), 1..40),
+        waits in prop::collection::vec((who(), weight(), 1_u64..5_000), 1..40),
     ) {
         let mut watched = Watched::new(limits);
-        for (who, wait_ms) in waits {
-            watched.apply(&Op::Enqueue { who, wait_ms });
+        for (who, weight, wait_ms) in waits {
+            watched.apply(&Op::Enqueue { who, weight, wait_ms });
         }
         let mut wakes = 0;
         while watched.schedule.queued() > 0 {
@@ -388,15 +438,15 @@ proptest! {
     fn the_predicted_order_is_the_order_of_service(
         askers in prop::collection::vec(who(), 1..40),
     ) {
-        let mut watched = Watched::new(Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 64 });
+        let mut watched = Watched::new(Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 64 });
         for who in askers {
-            watched.apply(&Op::Enqueue { who, wait_ms: 1_000_000 });
+            watched.apply(&Op::Enqueue { who, weight: Weight::default(), wait_ms: 1_000_000 });
         }
         let now = watched.now;
         let predicted: Vec<_> = watched.schedule.places(now).iter().map(|(caller, _)| caller.id).collect();
         watched.grants.clear();
         while watched.schedule.queued() > 0 {
-            watched.apply(&Op::Return { which: 0, used: true });
+            watched.apply(&Op::Return { which: 0, used: true, output: 0 });
             watched.now += Duration::from_secs(1);
             watched.advance();
         }
@@ -405,25 +455,29 @@ proptest! {
     }
 }
 
+fn waits(who: u32, now: Instant) -> Waiter<u32> {
+    Waiter { who, weight: Weight::default(), since: now, expires: now + MINUTE }
+}
+
 #[test]
 fn without_a_queue_a_caller_is_served_at_once_or_refused() {
-    let mut schedule = Schedule::new(Limits { rps: 1.0, concurrency: 8, burst: 1, queue_max: 0 }, 0, Instant::now());
-    let (org, now) = (asker("a"), Instant::now());
+    let now = Instant::now();
+    let limits = Limits { rps: 1.0, concurrency: 8, burst: 1, tpm: 0, queue_max: 0 };
+    let mut schedule = Schedule::new(limits, 0, now);
 
-    assert!(schedule.enqueue(&org, 1, now + Duration::from_secs(1), now).is_ok());
-    assert_eq!(schedule.grant(now), Some(1));
-    let full = schedule.enqueue(&org, 2, now + Duration::from_secs(1), now).unwrap_err();
+    assert!(schedule.enqueue(&asker("a"), waits(1, now), now).is_ok());
+    assert_eq!(schedule.grant(now).map(|granted| granted.who), Some(1));
+    let full = schedule.enqueue(&asker("a"), waits(2, now), now).unwrap_err();
     assert!((999..=1_001).contains(&full.retry_after.as_millis()));
 }
 
 #[test]
 fn an_estimate_follows_the_slower_one_of_tokens_and_slots() {
     let now = Instant::now();
-    let mut schedule = Schedule::new(Limits { rps: 10.0, concurrency: 1, burst: 1, queue_max: 8 }, 1, now);
+    let mut schedule = Schedule::new(Limits { rps: 10.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 8 }, 1, now);
     (0..40).for_each(|_| schedule.learn_hold(Duration::from_secs(4)));
-    let org = asker("a");
     for id in 0..2 {
-        schedule.enqueue(&org, id, now + Duration::from_secs(60), now).unwrap();
+        schedule.enqueue(&asker("a"), waits(id, now), now).unwrap();
     }
 
     let etas: Vec<_> = schedule.places(now).iter().map(|(_, place)| place.eta_ms / 100).collect();

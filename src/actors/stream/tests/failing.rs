@@ -302,7 +302,7 @@ async fn a_failure_answers_identical_requests_for_a_while() {
 
 #[actix::test]
 async fn what_is_shed_says_nothing_about_the_next_request() {
-    let none = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 0 };
+    let none = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 0 };
     let house = House::build(Plan { pace: none, ..Plan::default() });
     house.hear(&Ask::new("a")).await;
     let shed = house.ask(&Ask::new("b")).await.err().unwrap();
@@ -316,7 +316,7 @@ async fn what_is_shed_says_nothing_about_the_next_request() {
 
 #[actix::test]
 async fn a_full_queue_refuses_all_who_asked_the_same_and_keeps_nothing() {
-    let none = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 0 };
+    let none = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 0 };
     let house = House::build(Plan { pace: none, ..Plan::default() });
     let (one, two) = (house.thread().await, house.thread().await);
     house.hear(&Ask::new("a")).await;
@@ -336,7 +336,7 @@ async fn a_full_queue_refuses_all_who_asked_the_same_and_keeps_nothing() {
 
 #[actix::test]
 async fn a_wait_in_the_queue_has_an_end() {
-    let slow = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 8 };
+    let slow = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 8 };
     let mut plan = plan(|provider| provider.queue_wait_max_ms = 3_000);
     plan.pace = slow;
     let house = House::build(plan);

@@ -50,7 +50,7 @@ impl Default for Plan {
         provider.retries_max = 2;
         Self {
             provider,
-            pace: pacer::schedule::Limits { rps: 1_000.0, concurrency: 100, burst: 100, queue_max: 100 },
+            pace: pacer::schedule::Limits { rps: 1_000.0, concurrency: 100, burst: 100, tpm: 0, queue_max: 100 },
             limits: tables::Limits {
                 streams_max: 1_000,
                 listeners_max: 1_000,
