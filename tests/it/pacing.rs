@@ -60,6 +60,12 @@ async fn who_waits_too_long_is_told_so() {
     let end = done(&waiting.rest().await);
 
     assert_eq!((&end["error"]["code"], &end["error"]["phase"]), (&json!("queue_timeout"), &json!("queue")));
+    assert!(end["error"]["retry_after_ms"].as_u64().unwrap() > 0);
+    let third = gateway.thread().await;
+    let refused = gateway.send(&third, &message("c", "silent")).await;
+    assert_eq!((refused.status(), refused.error_code().as_deref()), (503, Some("queue_timeout")));
+    let whole_s: u64 = refused.head.header("retry-after").unwrap().parse().unwrap();
+    assert_eq!(whole_s, refused.json()["error"]["retry_after_ms"].as_u64().unwrap().div_ceil(1_000));
     assert_eq!(gateway.mock.counts().calls_started, 1);
 }
 
@@ -87,6 +93,7 @@ async fn limits_that_make_no_sense_are_refused() {
         ("rps", json!("fast")),
         ("concurrency", json!(0)),
         ("burst", json!(-1)),
+        ("tpm", json!(-1)),
         ("speed", json!(1)),
     ] {
         let patch = Request::new("PATCH", "/api/admin/pacers/mock").json(&json!({ field: value }));

@@ -174,10 +174,7 @@ impl<T> Tables<T> {
         }
         while self.requests.len() >= self.limits.requests_max {
             if !self.forget_oldest() {
-                return Decision::Reject(Failure::new(
-                    Code::Overloaded,
-                    "too many requests are running (requests_max)",
-                ));
+                return Decision::Reject(overloaded("too many requests are running (requests_max)"));
             }
         }
         if let Some(stream) = flight {
@@ -187,7 +184,7 @@ impl<T> Tables<T> {
             return Decision::Reject(recent.failure.clone());
         }
         if self.running.len() >= self.limits.streams_max {
-            return Decision::Reject(Failure::new(Code::Overloaded, "too many answers are running (streams_max)"));
+            return Decision::Reject(overloaded("too many answers are running (streams_max)"));
         }
         self.lead(ask);
         Decision::Lead
@@ -225,7 +222,7 @@ impl<T> Tables<T> {
     fn follow(&mut self, ask: &Ask, stream: StreamId) -> Decision {
         let listeners = self.running.get(&stream).map_or(0, |running| running.requests.len());
         if listeners >= self.limits.listeners_max {
-            return Decision::Reject(Failure::new(Code::Overloaded, "too many requests share this answer"));
+            return Decision::Reject(overloaded("too many requests share this answer (listeners_max)"));
         }
         let opens = self.remember(ask, stream.clone());
         let turn = ask.turn.as_ref().and_then(|turn| self.turns.get(&turn.thread)).map(|turn| turn.ids.clone());
@@ -419,6 +416,11 @@ impl<T> Tables<T> {
             self.idempotency.remove(&(request.org().clone(), idempotency_key));
         }
     }
+}
+
+/// A table is full. Nobody knows when it will not be; answers end all the time.
+fn overloaded(message: &'static str) -> Failure {
+    Failure::new(Code::Overloaded, message).retry_after_ms(1_000)
 }
 
 /// Why a request cannot begin a turn while another one runs in its thread.

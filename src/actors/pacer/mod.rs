@@ -1,11 +1,12 @@
 //! Pacer: decides when ONE provider may be called again.
 //!
 //! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] and [`queue`] have the
-//! decisions), and learns from what becomes of the calls ([`adapt`], [`breaker`]). Answers callers; sends nothing to other actors; does no I/O.
+//! decisions), and learns from what becomes of the calls ([`adapt`], [`headroom`], [`tokens`], [`breaker`]). Answers callers; sends nothing to other actors; does no I/O.
 
 mod adapt;
 pub mod breaker;
 mod bucket;
+mod headroom;
 mod permit;
 mod queue;
 pub mod schedule;
@@ -82,7 +83,10 @@ pub enum NotGranted {
         retry_after: Duration,
     },
     /// It waited as long as it may.
-    QueueTimeout,
+    QueueTimeout {
+        /// When it would be its turn if it came again now.
+        retry_after: Duration,
+    },
     /// The provider fails so often that it is left alone.
     BreakerOpen {
         /// When somebody may try it again.
@@ -180,9 +184,14 @@ impl Pacer {
     /// Serves whoever may go, dismisses whoever waited too long, and sets the clock for the next time.
     fn advance(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
+        self.schedule.fill(now);
         self.schedule.set_in_flight(self.count.get());
-        for caller in self.schedule.expire(now, |caller| caller.reply.is_closed()) {
-            let _ = caller.reply.send(Err(NotGranted::QueueTimeout));
+        let expired = self.schedule.expire(now, |caller| caller.reply.is_closed());
+        if !expired.is_empty() {
+            let retry_after = self.schedule.last_turn(now);
+            for caller in expired {
+                let _ = caller.reply.send(Err(NotGranted::QueueTimeout { retry_after }));
+            }
         }
         while let Some(Granted { who, charged }) = self.schedule.grant(now) {
             let permit = self.permit(charged, who.probe, ctx);
@@ -367,7 +376,9 @@ impl Handler<Accepted> for Pacer {
     type Result = ();
 
     fn handle(&mut self, accepted: Accepted, ctx: &mut Context<Self>) {
-        self.schedule.accepted(accepted.granted, Instant::now());
+        let (Accepted { granted, hint }, now) = (accepted, Instant::now());
+        self.schedule.accepted(granted, now);
+        self.schedule.told(&hint, now);
         self.advance(ctx);
     }
 }

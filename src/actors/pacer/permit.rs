@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Pacer;
 use super::breaker::Probe;
 use crate::event::Usage;
+use crate::providers::RateHint;
 
 /// A held permission; dropping it frees the slot, on success, error, cancel and panic alike.
 #[derive(Debug)]
@@ -53,11 +54,11 @@ impl Permit {
         self.used = true;
     }
 
-    /// Says that the provider has accepted the call: it did not come too fast.
+    /// Says that the provider has accepted the call: it did not come too fast. `hint` is what it says of its limits.
     #[expect(clippy::disallowed_methods, reason = "one message for each call; calls are paced")]
-    pub fn accepted(&mut self) {
+    pub fn accepted(&mut self, hint: RateHint) {
         self.accepted = true;
-        self.pacer.do_send(Accepted { granted: self.granted });
+        self.pacer.do_send(Accepted { granted: self.granted, hint });
     }
 
     /// Says that content has come: a provider that was given up is back.
@@ -131,6 +132,7 @@ pub(super) struct Heard(pub(super) Probe);
 #[rtype(result = "()")]
 pub(super) struct Accepted {
     pub(super) granted: Instant,
+    pub(super) hint: RateHint,
 }
 
 impl Drop for Permit {

@@ -6,11 +6,13 @@ use tokio::time::Instant;
 
 use super::adapt::Adapt;
 use super::bucket::Bucket;
+use super::headroom::Headroom;
 use super::queue::Queue;
 use super::tokens::{self, Tokens, Weight};
 use crate::chat::Asker;
 use crate::event::Usage;
 use crate::fanout::QueuePlace;
+use crate::providers::RateHint;
 
 /// How long a call holds its permit when none has been seen yet, for the first estimates.
 const HOLD_GUESS: Duration = Duration::from_secs(2);
@@ -67,6 +69,8 @@ pub struct Schedule<W> {
     limits: Limits,
     /// What the provider bears of them.
     adapt: Adapt,
+    /// What is left of its own limits.
+    headroom: Headroom,
     /// Since when these limits hold.
     limits_since: Instant,
     bucket: Bucket,
@@ -80,8 +84,17 @@ impl<W> Schedule<W> {
     /// A full bucket, and `in_flight` calls that have been granted before.
     pub fn new(limits: Limits, in_flight: usize, now: Instant) -> Self {
         let bucket = Bucket::new(f64::from(limits.burst), now);
-        let (adapt, tokens, queue) = (Adapt::default(), Tokens::new(limits.tpm, now), Queue::new());
-        Self { limits, adapt, limits_since: now, bucket, tokens, in_flight, queue, hold_mean: HOLD_GUESS }
+        Self {
+            limits,
+            adapt: Adapt::default(),
+            headroom: Headroom::default(),
+            limits_since: now,
+            bucket,
+            tokens: Tokens::new(limits.tpm, now),
+            in_flight,
+            queue: Queue::new(),
+            hold_mean: HOLD_GUESS,
+        }
     }
 
     /// The present limits.
@@ -98,11 +111,13 @@ impl<W> Schedule<W> {
         self.fill(now);
     }
 
-    /// The limits as they are applied: a provider that has refused calls for their number is called more slowly, and
-    /// evenly.
+    /// The limits as they are applied: a provider that has refused calls for their number, or has few left, is called
+    /// more slowly, and evenly.
     pub fn applied(&self) -> Limits {
-        let burst = if self.adapt.is_reduced() { 1 } else { self.limits.burst };
-        Limits { rps: self.adapt.rate(self.limits.rps), burst, ..self.limits }
+        let is_reduced = self.adapt.is_reduced() || self.headroom.ends().is_some();
+        let burst = if is_reduced { 1 } else { self.limits.burst };
+        let rps = self.headroom.cap(self.adapt.rate(self.limits.rps), self.limits.rps);
+        Limits { rps, burst, ..self.limits }
     }
 
     /// The provider has refused the call that was granted at `granted`, because there were too many; nobody is served
@@ -117,6 +132,12 @@ impl<W> Schedule<W> {
     pub fn accepted(&mut self, granted: Instant, now: Instant) {
         self.fill(now);
         self.adapt.accepted(granted, self.limits.rps, now);
+    }
+
+    /// The provider has told what is left of its limits.
+    pub fn told(&mut self, hint: &RateHint, now: Instant) {
+        self.fill(now);
+        self.headroom.told(hint, self.tokens.cost_mean(), self.limits.rps, now);
     }
 
     /// Calls in flight.
@@ -226,9 +247,8 @@ impl<W> Schedule<W> {
         }
         let next = self.queue.next()?.weight;
         self.fill(now);
-        let rate = self.bucket.wait_for(1.0, self.applied().rps).max(self.tokens.wait_for(self.tokens.needed(next)));
-        let turn = now.checked_add(rate.max(self.pause(now))).unwrap_or(expiry);
-        Some(expiry.min(turn))
+        let wait = self.wait_for(1.0, now).max(self.tokens.wait_for(self.tokens.needed(next))).max(self.pause(now));
+        Some(now.checked_add(wait).map_or(expiry, |turn| expiry.min(turn)))
     }
 
     /// The waiting callers in the order in which they will be served, with their places.
@@ -243,6 +263,14 @@ impl<W> Schedule<W> {
         places.collect()
     }
 
+    /// Until a newcomer of no weight would get its permit, behind all who wait.
+    pub fn last_turn(&mut self, now: Instant) -> Duration {
+        self.fill(now);
+        let ahead: f64 = self.queue.iter().map(|waiter| self.tokens.needed(waiter.weight)).sum();
+        let position = u32::try_from(self.queued()).unwrap_or(u32::MAX).saturating_add(1);
+        self.eta(position, ahead + self.tokens.needed(Weight::default()), now)
+    }
+
     fn could_grant(&mut self, weight: Weight, now: Instant) -> bool {
         self.fill(now);
         // A token is there when rounding alone says that it is not.
@@ -250,10 +278,28 @@ impl<W> Schedule<W> {
         is_free && self.tokens.has(self.tokens.needed(weight)) && self.adapt.paused_until(now).is_none()
     }
 
-    fn fill(&mut self, now: Instant) {
+    /// Brings what flows in with time up to now.
+    pub fn fill(&mut self, now: Instant) {
+        if let Some(end) = self.headroom.ends().filter(|end| *end <= now) {
+            let spread = self.applied();
+            self.bucket.fill(spread.rps, f64::from(spread.burst), end);
+            self.headroom.clear();
+        }
         let applied = self.applied();
         self.bucket.fill(applied.rps, f64::from(applied.burst), now);
         self.tokens.fill(now);
+    }
+
+    /// Until the rate allows so many calls. What is scarce is so until the provider's limit is restored.
+    fn wait_for(&self, calls: f64, now: Instant) -> Duration {
+        let rps = self.applied().rps;
+        let wait = self.bucket.wait_for(calls, rps);
+        let scarce = self.headroom.ends().map_or(Duration::MAX, |end| end.saturating_duration_since(now));
+        if wait <= scarce {
+            return wait;
+        }
+        let until_then = scarce.as_secs_f64() * rps;
+        scarce + self.bucket.wait_for(calls - until_then, self.adapt.rate(self.limits.rps))
     }
 
     /// Until whoever is first gets its permit; a newcomer of this weight, when nobody waits.
@@ -266,7 +312,7 @@ impl<W> Schedule<W> {
     /// Until the caller at `position` gets its permit, when those up to it need `tokens` together: the slowest one of
     /// rate, tokens, slots and the provider's pause.
     fn eta(&self, position: u32, tokens: f64, now: Instant) -> Duration {
-        let rate = self.bucket.wait_for(f64::from(position), self.applied().rps);
+        let rate = self.wait_for(f64::from(position), now);
         let returns = (self.in_flight + position as usize).saturating_sub(self.limits.concurrency);
         let slots = self.hold_mean.mul_f64(returns as f64 / self.limits.concurrency as f64);
         rate.max(self.tokens.wait_for(tokens)).max(slots).max(self.pause(now))

@@ -60,15 +60,16 @@ impl Attempt {
         let wait_max = millis(self.target.provider.queue_wait_max_ms);
         let deadline = Instant::now() + wait_max;
         self.target.retries.borrow_mut().called(Instant::now());
-        let (mut tries, mut line, mut wait) = (0, Line::Back, wait_max);
+        let (mut tries, mut line, mut patience) = (0, Line::Back, wait_max);
         let mut last = None;
         loop {
             self.phase.set(Phase::Queue);
-            let permit = match self.permit(line, weight, wait).await {
+            let asked = Instant::now();
+            let permit = match self.permit(line, weight, patience).await {
                 Ok(permit) => permit,
-                // What the provider has said tells more than that its queue takes too long.
-                Err(failure) => return Err(last.unwrap_or_else(|| self.describe(failure))),
+                Err(failure) => return Err(self.in_vain(failure, last)),
             };
+            patience = patience.saturating_sub(asked.elapsed());
             let failure = match self.once(call.clone(), permit).await {
                 Ok(finish) => {
                     self.say_preface();
@@ -76,17 +77,20 @@ impl Attempt {
                 }
                 Err(failure) => self.describe(failure),
             };
-            (line, wait) = match self.repeat(&failure, tries, deadline) {
+            line = match self.repeat(&failure, tries, deadline) {
                 Repeat::Never => {
                     self.say_preface();
                     return Err(failure);
                 }
-                Repeat::InLine => (Line::Front, deadline.saturating_duration_since(Instant::now())),
+                Repeat::InLine => {
+                    patience = patience.min(deadline.saturating_duration_since(Instant::now()));
+                    Line::Front
+                }
                 Repeat::After(pause) => {
                     tries += 1;
                     self.phase.set(Phase::Queue);
                     sleep(pause).await;
-                    (Line::Back, wait_max)
+                    Line::Back
                 }
             };
             let (provider, code) = (self.target.provider.name.as_str(), failure.code.as_str());
@@ -94,6 +98,15 @@ impl Attempt {
             self.forget_call();
             last = Some(failure);
         }
+    }
+
+    /// The failure of an attempt that got no permit. What the provider has said before tells more than that its queue
+    /// takes too long.
+    fn in_vain(&self, failure: Failure, last: Option<Failure>) -> Failure {
+        let retry_after_ms = failure.retry_after_ms;
+        let mut failure = last.unwrap_or_else(|| self.describe(failure));
+        failure.retry_after_ms = failure.retry_after_ms.or(retry_after_ms);
+        failure
     }
 
     /// Lets the listeners hear what came before the first content.
@@ -209,19 +222,17 @@ pub(super) fn millis(millis: u64) -> Duration {
 
 fn not_granted(reason: NotGranted) -> Failure {
     let (code, message, retry_after) = match reason {
-        NotGranted::QueueFull { retry_after } => {
-            (Code::ProviderBusy, "the provider's queue is full", Some(retry_after))
+        NotGranted::QueueFull { retry_after } => (Code::ProviderBusy, "the provider's queue is full", retry_after),
+        NotGranted::QueueTimeout { retry_after } => {
+            (Code::QueueTimeout, "no permit for the provider came in time", retry_after)
         }
-        NotGranted::QueueTimeout => (Code::QueueTimeout, "no permit for the provider came in time", None),
         NotGranted::BreakerOpen { retry_after } => {
-            (Code::BreakerOpen, "the provider fails again and again; it is left alone for a while", Some(retry_after))
+            (Code::BreakerOpen, "the provider fails again and again; it is left alone for a while", retry_after)
         }
     };
-    let mut failure = Failure::new(code, message);
-    failure.retry_after_ms = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1));
-    failure
+    Failure::new(code, message).retry_after_ms(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).max(1))
 }
 
 fn pacer_gone() -> Failure {
-    Failure::new(Code::Internal, "the provider's pacer is being restarted")
+    Failure::new(Code::Internal, "the provider's pacer is being restarted").retry_after_ms(1_000)
 }

@@ -1,11 +1,14 @@
 //! What the pacer promises: the actor in paused time. [`schedule`] has its decisions under random load.
 
 mod breaker;
+mod headroom;
+mod load;
 mod schedule;
 mod tokens;
 
 use super::*;
 use crate::chat::{OrgId, Principal, Priority};
+use crate::providers::RateHint;
 
 const LIMITS: Limits = Limits { rps: 1.0, concurrency: 8, burst: 1, tpm: 0, queue_max: 64 };
 const BREAKER: BreakerSettings =
@@ -47,7 +50,7 @@ async fn acquire_for(pacer: &Addr<Pacer>, org: &str, wait_max: Duration) -> Resu
     let ask = Acquire { wait_max, ..ask };
     let refused = |reason| match reason {
         NotGranted::QueueFull { .. } => Refused::Full,
-        NotGranted::QueueTimeout => Refused::Timeout,
+        NotGranted::QueueTimeout { .. } => Refused::Timeout,
         NotGranted::BreakerOpen { retry_after } => Refused::Broken(retry_after.as_secs()),
     };
     match pacer.send(ask).await.map_err(|_| Refused::Gone)?.map_err(refused)? {
@@ -168,6 +171,7 @@ async fn a_refused_call_makes_everybody_wait_and_comes_again_before_them() {
     let refused = acquire(&pacer).await;
     let began = Instant::now();
     refused.throttled(Some(Duration::from_secs(3)));
+    assert_eq!(status(&pacer).await.paused_ms, 3_000);
     let (waiting, answer, _places) = ask(asker("a"));
     assert!(matches!(pacer.send(waiting).await.unwrap(), Ok(Admitted::Queued)));
     let (back, again, _places) = ask(asker("a"));
@@ -190,7 +194,7 @@ async fn accepted_calls_restore_the_rate() {
     assert_eq!(status(&pacer).await.effective_rps, 5.0);
 
     for _ in 0..600 {
-        acquire(&pacer).await.accepted();
+        acquire(&pacer).await.accepted(RateHint::default());
     }
 
     assert_eq!(status(&pacer).await.effective_rps, 10.0);
@@ -215,6 +219,23 @@ async fn the_queue_is_bounded_and_says_when_to_come_back() {
     let NotGranted::QueueFull { retry_after } = third.unwrap_err() else { panic!("not full") };
     assert!((900..=1_000).contains(&retry_after.as_millis()), "{retry_after:?}");
     assert!(one.is_ok() && two.is_ok());
+}
+
+#[actix::test]
+async fn who_has_waited_too_long_hears_when_it_would_be_its_turn() {
+    tokio::time::pause();
+    let pacer = pacer(Limits { rps: 0.1, ..LIMITS });
+    let _held = acquire(&pacer).await;
+    let (brief, hurried, _places) = ask(asker("a"));
+    pacer.send(Acquire { wait_max: Duration::from_secs(4), ..brief }).await.unwrap().unwrap();
+    let (patient, _patient, _places) = ask(asker("b"));
+    pacer.send(patient).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(status(&pacer).await.oldest_wait_ms / 10, 300);
+
+    let Err(NotGranted::QueueTimeout { retry_after }) = hurried.await.unwrap() else { panic!("not out of time") };
+
+    assert!((15_900..=16_000).contains(&retry_after.as_millis()), "behind the other one: {retry_after:?}");
 }
 
 #[actix::test]

@@ -6,6 +6,7 @@ use std::hash::Hash;
 use proptest::prelude::*;
 
 use super::super::schedule::{Limits, Schedule, Waiter};
+use super::load::{Caller, Op, Who, limits, op, weight, who};
 use super::*;
 use crate::event::Usage;
 
@@ -13,112 +14,6 @@ use crate::event::Usage;
 const GRAIN: Duration = Duration::from_micros(1);
 /// User messages in a row that may go before a background call.
 const PASSES_MAX: u32 = 7;
-
-/// Somebody who asks: an organisation, one of its principals, and whether nobody waits for the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Who {
-    org: usize,
-    principal: usize,
-    is_background: bool,
-}
-
-impl Who {
-    fn asker(self) -> Asker {
-        Asker {
-            org: OrgId::new(["a", "b", "c", "d"][self.org]),
-            principal: Principal::new(["p", "q"][self.principal]),
-            priority: if self.is_background { Priority::Background } else { Priority::User },
-        }
-    }
-
-    fn org(self) -> (usize, bool) {
-        (self.org, self.is_background)
-    }
-}
-
-fn who() -> impl Strategy<Value = Who> {
-    let one_of = (0_usize..4, prop::bool::weighted(0.3), prop::bool::weighted(0.3));
-    one_of.prop_map(|(org, other, is_background)| Who { org, principal: usize::from(other), is_background })
-}
-
-#[derive(Debug, Clone)]
-enum Op {
-    Enqueue {
-        who: Who,
-        weight: Weight,
-        wait_ms: u64,
-    },
-    /// The caller at this place among those who wait has left.
-    Leave(usize),
-    /// The call at this place among those that run ends.
-    Return {
-        which: usize,
-        used: bool,
-        output: u64,
-    },
-    Change {
-        rps: f64,
-        concurrency: usize,
-        burst: u32,
-        tpm: u32,
-    },
-    Pass {
-        ms: u64,
-    },
-    /// The provider refuses the call at this place among those that run, and its caller comes again.
-    Throttle {
-        which: usize,
-        pause_ms: Option<u64>,
-    },
-    /// The provider accepts the call at this place among those that run.
-    Accept(usize),
-    /// Time passes to the very moment at which the schedule wants to be looked at.
-    Wake,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        6 => (who(), weight(), 1_u64..5_000)
-            .prop_map(|(who, weight, wait_ms)| Op::Enqueue { who, weight, wait_ms }),
-        1 => (0_usize..16).prop_map(Op::Leave),
-        4 => (0_usize..16, prop::bool::weighted(0.8), 0_u64..3_000)
-            .prop_map(|(which, used, output)| Op::Return { which, used, output }),
-        1 => (rps(), 1_usize..6, 1_u32..6, tpm())
-            .prop_map(|(rps, concurrency, burst, tpm)| Op::Change { rps, concurrency, burst, tpm }),
-        2 => (0_u64..2_000).prop_map(|ms| Op::Pass { ms }),
-        6 => Just(Op::Wake),
-        1 => (0_usize..16, prop::option::of(1_u64..4_000))
-            .prop_map(|(which, pause_ms)| Op::Throttle { which, pause_ms }),
-        2 => (0_usize..16).prop_map(Op::Accept),
-    ]
-}
-
-fn rps() -> impl Strategy<Value = f64> {
-    prop_oneof![0.1_f64..50.0, Just(1e-6), Just(1e6), Just(1.0 / 3.0)]
-}
-
-/// Mostly no limit, so that it does not hide the others.
-fn tpm() -> impl Strategy<Value = u32> {
-    prop_oneof![3 => Just(0), 1 => 1_u32..200_000, 1 => Just(1_000_000_000)]
-}
-
-fn weight() -> impl Strategy<Value = Weight> {
-    (0_u32..5_000, prop::option::of(0_u32..3_000)).prop_map(|(input, output_max)| Weight { input, output_max })
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct Caller {
-    id: usize,
-    who: Who,
-    weight: Weight,
-    expires: Instant,
-}
-
-impl Caller {
-    fn waits(&self, now: Instant) -> Waiter<Caller> {
-        Waiter { who: self.clone(), weight: self.weight, since: now, expires: self.expires }
-    }
-}
 
 /// How often one (the first) waited while another (the second) was served.
 type Overtaken<K> = HashMap<(K, K), usize>;
@@ -231,6 +126,12 @@ impl Watched {
         assert!((-tpm - 1e-6..=tpm).contains(&after), "{after} of {tpm} tokens");
     }
 
+    fn check_applied(&self) {
+        let applied = self.schedule.applied().rps;
+        assert!(applied >= self.limits.rps / 16.0 * (1.0 - 1e-9), "below the floor");
+        assert!(applied <= self.limits.rps, "above what is configured");
+    }
+
     /// Those who wait with the same priority.
     fn alike(&self, who: Who) -> Vec<Who> {
         let alike = self.waiting.iter().map(|waits| waits.who);
@@ -272,6 +173,10 @@ impl Watched {
                     self.schedule.accepted(granted, self.now);
                 }
             }
+            Op::Tell(hint) => {
+                self.schedule.told(&hint, self.now);
+                self.check_applied();
+            }
             Op::Pass { ms } => self.now += Duration::from_millis(ms),
             Op::Wake => return self.wake(),
         }
@@ -306,8 +211,7 @@ impl Watched {
         self.settle(refused.id, None);
         self.schedule.throttled(self.granted(refused.id), pause, self.now);
         self.paused_until = self.paused_until.max(self.now + pause.unwrap_or_default());
-        let applied = self.schedule.applied().rps;
-        assert!(applied >= self.limits.rps / 16.0 * (1.0 - 1e-9), "below the floor");
+        self.check_applied();
         let caller = Caller { id: self.next_id, ..refused };
         self.next_id += 1;
         self.schedule.put_back(&caller.who.asker(), caller.waits(self.now));
@@ -392,16 +296,6 @@ impl Watched {
             }
         }
     }
-}
-
-fn limits() -> impl Strategy<Value = Limits> {
-    (rps(), 1_usize..5, 1_u32..5, tpm(), 1_usize..12).prop_map(|(rps, concurrency, burst, tpm, queue_max)| Limits {
-        rps,
-        concurrency,
-        burst,
-        tpm,
-        queue_max,
-    })
 }
 
 proptest! {

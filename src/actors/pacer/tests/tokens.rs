@@ -17,7 +17,7 @@ async fn call(pacer: &Addr<Pacer>, input: u32, output_max: u32) -> (Permit, Dura
         Admitted::Queued => answer.await.unwrap().unwrap(),
     };
     permit.used();
-    permit.accepted();
+    permit.accepted(RateHint::default());
     (permit, asked.elapsed())
 }
 
