@@ -141,8 +141,8 @@ fn warn_of_idle_settings(provider: &Provider) {
 fn guard_pacer(guardian: &mut Guardian, provider: &Provider) -> Address<Pacer> {
     let address = Address::default();
     let (name, out) = (provider.name.clone(), InFlight::default());
-    let config::Pace { rps, concurrency, burst } = provider.pace;
-    let limits = schedule::Limits { rps, concurrency, burst, queue_max: provider.queue_max };
+    let config::Pace { rps, concurrency, burst, tpm } = provider.pace;
+    let limits = schedule::Limits { rps, concurrency, burst, tpm, queue_max: provider.queue_max };
     let breaker = BreakerSettings::of(provider);
     guardian.guard(format!("pacer {name}"), &address, move |link| {
         Pacer::new(name.clone(), limits, breaker, out.clone(), link)

@@ -141,6 +141,38 @@ impl fmt::Display for RequestId {
     }
 }
 
+/// How urgent a request is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// A person waits for the answer.
+    #[default]
+    User,
+    /// Nobody does: the call may be served after those that a person waits for.
+    Background,
+}
+
+impl Priority {
+    /// The priority of this name.
+    pub fn find(name: &str) -> Option<Self> {
+        match name {
+            "user" => Some(Priority::User),
+            "background" => Some(Priority::Background),
+            _ => None,
+        }
+    }
+}
+
+/// On whose behalf a provider is called, and how urgently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asker {
+    /// The organisation.
+    pub org: OrgId,
+    /// Who of it.
+    pub principal: Principal,
+    /// How urgently.
+    pub priority: Priority,
+}
+
 /// Who speaks a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

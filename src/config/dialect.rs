@@ -102,7 +102,7 @@ impl Dialect {
             Dialect::Ollama => (10.0, 4, 4),
             Dialect::Demo => (1000.0, 1000, 1000),
         };
-        Pace { rps, concurrency, burst }
+        Pace { rps, concurrency, burst, tpm: 0 }
     }
 }
 

@@ -38,6 +38,7 @@ impl Env {
             rps: self.parsed(&variable("rps"), "a number", report),
             concurrency: self.parsed(&variable("concurrency"), "a whole number", report),
             burst: self.parsed(&variable("burst"), "a whole number", report),
+            tpm: self.parsed(&variable("tpm"), "a whole number", report),
         };
         pace.check(&mut |key, what| report.variable(&variable(key), what));
         pace

@@ -89,6 +89,7 @@ impl From<&Provider> for ProviderTable {
             rps: Some(provider.pace.rps),
             concurrency: Some(provider.pace.concurrency),
             burst: Some(provider.pace.burst),
+            tpm: Some(provider.pace.tpm),
             queue_max: Some(provider.queue_max),
             queue_wait_max_ms: Some(provider.queue_wait_max_ms),
             http: Some(provider.http),

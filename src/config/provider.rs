@@ -173,6 +173,7 @@ pub(super) struct ProviderTable {
     pub(super) rps: Option<f64>,
     pub(super) concurrency: Option<usize>,
     pub(super) burst: Option<u32>,
+    pub(super) tpm: Option<u32>,
     pub(super) queue_max: Option<usize>,
     pub(super) queue_wait_max_ms: Option<u64>,
     pub(super) http: Option<Http>,
@@ -217,7 +218,7 @@ impl Table for ProviderTable {
 impl ProviderTable {
     /// The part of it that a profile can override.
     fn pace(&self) -> PaceTable {
-        PaceTable { rps: self.rps, concurrency: self.concurrency, burst: self.burst }
+        PaceTable { rps: self.rps, concurrency: self.concurrency, burst: self.burst, tpm: self.tpm }
     }
 
     /// Fills in what is left out. `None` if that cannot be done: a name of one's own has no dialect. The key is not

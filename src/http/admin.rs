@@ -84,6 +84,7 @@ pub(super) async fn change_pacer(
         rps: fields.number("rps", 0.001, 1_000_000.0)?,
         concurrency: fields.whole("concurrency", 1, 10_000)?.and_then(|slots| usize::try_from(slots).ok()),
         burst: fields.whole("burst", 1, 1_000_000)?.and_then(|burst| u32::try_from(burst).ok()),
+        tpm: fields.whole("tpm", 0, 1_000_000_000)?.and_then(|tpm| u32::try_from(tpm).ok()),
     };
     fields.finish()?;
     let status = pacer.ask(change).await?;
@@ -116,7 +117,12 @@ pub(super) async fn switch_profile(api: Data<Api>, _operator: Operator, profile:
     let mut changed = BTreeMap::new();
     for (name, pace) in paces {
         if let Some(pacer) = api.pacers.get(&ProviderName::new(name)) {
-            let change = Change { rps: Some(pace.rps), concurrency: Some(pace.concurrency), burst: Some(pace.burst) };
+            let change = Change {
+                rps: Some(pace.rps),
+                concurrency: Some(pace.concurrency),
+                burst: Some(pace.burst),
+                tpm: Some(pace.tpm),
+            };
             changed.insert(name, PacerRow::new(pacer.ask(change).await?, &connections));
         }
     }

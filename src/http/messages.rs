@@ -15,7 +15,7 @@ use super::streams::{self, StreamResponse};
 use super::turns::{self, Answer, Asked};
 use super::{Api, edge};
 use crate::actors::stream::Identity;
-use crate::chat::{Content, ImageUrl, MessageId, OrgId, Part, RequestId, ThreadId};
+use crate::chat::{Content, ImageUrl, MessageId, OrgId, Part, Priority, RequestId, ThreadId};
 use crate::event::{FinishReason, Status};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Kept, Outcome, Subscription};
@@ -229,6 +229,9 @@ fn options(
     }
     let wants_to_share = may_share(request)? && fields.flag("coalesce")?.unwrap_or(true);
     let idempotency_key = idempotency_key(request)?;
+    let priority = priority(request)?;
+    // Nobody is to wait behind a call that may wait.
+    let is_urgent = priority == Priority::User;
     Ok(Asked {
         request: id,
         has_own_id,
@@ -238,7 +241,8 @@ fn options(
         model,
         temperature,
         max_tokens,
-        may_share: api.config.coalesce.enabled && wants_to_share && tools.is_empty(),
+        may_share: api.config.coalesce.enabled && wants_to_share && is_urgent && tools.is_empty(),
+        priority,
         tools,
         user,
         meta,
@@ -361,6 +365,13 @@ fn may_share(request: &HttpRequest) -> ApiResult<bool> {
         off if off.eq_ignore_ascii_case(b"off") => Ok(false),
         _ => Err(ApiError::field("X-Coalesce", "X-Coalesce must be on or off")),
     }
+}
+
+/// How urgent the request is; a message is, unless its header says otherwise.
+fn priority(request: &HttpRequest) -> ApiResult<Priority> {
+    let Some(value) = request.headers().get("x-priority") else { return Ok(Priority::default()) };
+    let found = value.to_str().ok().and_then(Priority::find);
+    found.ok_or_else(|| ApiError::field("X-Priority", "a priority is user or background"))
 }
 
 /// The id that the client chose: in the body, else in the header.

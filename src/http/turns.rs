@@ -13,7 +13,8 @@ use super::error::{ApiError, ApiResult};
 use crate::actors::coalescer::{Find, Found, Join, NewTurn};
 use crate::actors::stream::{Identity, NotJoined};
 use crate::chat::{
-    ChatMessage, ChatRequest, Content, MessageId, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId,
+    Asker, ChatMessage, ChatRequest, Content, MessageId, Priority, ProviderName, RequestId, RequestKey, Role, Scope,
+    ThreadId,
 };
 use crate::config::ShareScope;
 use crate::event::Status;
@@ -40,6 +41,7 @@ pub(super) struct Asked {
     /// What the client wants to be kept with its message.
     pub(super) meta: Map<String, Value>,
     pub(super) may_share: bool,
+    pub(super) priority: Priority,
     pub(super) identity: Identity,
     /// Whether the client chose the id, so that the request may be a repetition.
     pub(super) has_own_id: bool,
@@ -168,6 +170,11 @@ fn write(
             answer: MessageId::generate(),
         }),
         chat,
+        asker: Asker {
+            org: caller.org.clone(),
+            principal: caller.principal(asked.user.as_deref()),
+            priority: asked.priority,
+        },
         arrived: asked.arrived,
         reply,
     })

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::done;
 use crate::support::gateway::{FAST, Gateway, message};
+use crate::support::listener::Listener;
 
 #[actix_web::test]
 async fn never_more_calls_at_once_than_allowed() {
@@ -59,6 +60,12 @@ async fn who_waits_too_long_is_told_so() {
     let end = done(&waiting.rest().await);
 
     assert_eq!((&end["error"]["code"], &end["error"]["phase"]), (&json!("queue_timeout"), &json!("queue")));
+    assert!(end["error"]["retry_after_ms"].as_u64().unwrap() > 0);
+    let third = gateway.thread().await;
+    let refused = gateway.send(&third, &message("c", "silent")).await;
+    assert_eq!((refused.status(), refused.error_code().as_deref()), (503, Some("queue_timeout")));
+    let whole_s: u64 = refused.head.header("retry-after").unwrap().parse().unwrap();
+    assert_eq!(whole_s, refused.json()["error"]["retry_after_ms"].as_u64().unwrap().div_ceil(1_000));
     assert_eq!(gateway.mock.counts().calls_started, 1);
 }
 
@@ -92,6 +99,7 @@ async fn limits_that_make_no_sense_are_refused() {
         ("rps", json!("fast")),
         ("concurrency", json!(0)),
         ("burst", json!(-1)),
+        ("tpm", json!(-1)),
         ("speed", json!(1)),
     ] {
         let patch = Request::new("PATCH", "/api/admin/pacers/mock").json(&json!({ field: value }));
@@ -124,4 +132,64 @@ async fn a_profile_is_switched_and_restored() {
     gateway.client.post("/api/admin/profile/production", &json!({})).await.unwrap();
     assert_eq!(concurrency().await.flatten(), Some(1000));
     assert_eq!(gateway.client.post("/api/admin/profile/none", &json!({})).await.unwrap().status(), 404);
+}
+
+#[actix_web::test]
+async fn background_calls_wait_behind_user_messages() {
+    let gateway = Gateway::with_provider("rps = 10000.0\nconcurrency = 1\nburst = 1000").await;
+    let threads = join_all((0..3).map(|_| gateway.thread())).await;
+    let path = |at: usize| format!("/api/threads/{}/messages/stream", threads[at]);
+    let mut running = gateway.stream(&threads[0], &message("a", "gate@after=0")).await;
+    running.next_named("meta").await;
+    gateway.called(|counts| counts.answers_held == 1).await;
+
+    let title = Request::post(path(1), &message("b", "mock")).header("x-priority", "background");
+    let mut title = gateway.open(title).await;
+    let mut urgent = gateway.open(Request::post(path(2), &message("c", "mock")).header("x-priority", "user")).await;
+
+    assert_eq!(place(&mut urgent).await, 1, "the one who came later goes first");
+    while place(&mut title).await != 2 {}
+    gateway.mock.open_gate();
+    assert_eq!(done(&title.rest().await)["status"], "complete");
+}
+
+/// The next place in the queue that a listener is told.
+async fn place(listener: &mut Listener) -> u64 {
+    loop {
+        if let Some(position) = listener.next_named("meta").await.event.json()["queue"]["position"].as_u64() {
+            return position;
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_background_call_shares_no_answer_with_those_who_wait() {
+    let gateway = Gateway::start().await;
+    let threads = join_all((0..2).map(|_| gateway.thread())).await;
+    let path = |at: usize| format!("/api/threads/{}/messages/stream", threads[at]);
+    let body = message("a", "gate@after=0");
+
+    let mut title = gateway.open(Request::post(path(0), &body).header("x-priority", "background")).await;
+    let mut urgent = gateway.open(Request::post(path(1), &body)).await;
+    gateway.called(|counts| counts.answers_held == 2).await;
+
+    (0..2).for_each(|_| gateway.mock.open_gate());
+    assert_eq!(
+        [done(&title.rest().await)["status"].clone(), done(&urgent.rest().await)["status"].clone()],
+        ["complete", "complete"]
+    );
+}
+
+#[actix_web::test]
+async fn a_priority_that_there_is_not_is_refused() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    for priority in ["urgent", "", "Background"] {
+        let path = format!("/api/threads/{thread}/messages");
+        let request = Request::post(path, &message("a", "mock")).header("x-priority", priority);
+
+        let refused = gateway.client.send(request).await.unwrap();
+
+        assert_eq!((refused.status(), refused.json()["error"]["param"].as_str()), (400, Some("X-Priority")));
+    }
 }

@@ -89,7 +89,8 @@ async fn schedule(seed: u64) {
     let tables = format!("[stream]\non_disconnect = \"{}\"\ndisconnect_grace_ms = 500", on_disconnect(seed));
     // An open breaker keeps much from happening.
     let breaker_failures = if seed.is_multiple_of(3) { 4 } else { 0 };
-    let provider = format!("{PROVIDER}\nbreaker_failures = {breaker_failures}\nbreaker_open_ms = 500");
+    let tpm = if seed.is_multiple_of(4) { 20_000 } else { 0 };
+    let provider = format!("{PROVIDER}\nbreaker_failures = {breaker_failures}\nbreaker_open_ms = 500\ntpm = {tpm}");
     let weir = Rc::new(VirtualWeir::start(&config("http://127.0.0.1:1/v1", "unused", &provider, &tables)).await);
     let mut threads = Vec::new();
     for _ in 0..THREADS {
@@ -128,7 +129,9 @@ async fn act(weir: &VirtualWeir, threads: &[String], seed: u64, client: u64) -> 
             assert_eq!(cancel.status(), if is_known { 200 } else { 404 }, "{}", cancel.json());
         }
     };
-    let request = Request::post(format!("/api/threads/{thread}/messages/stream"), &body);
+    let priority = if client.is_multiple_of(5) { "background" } else { "user" };
+    let path = format!("/api/threads/{thread}/messages/stream");
+    let request = Request::post(path, &body).header("x-priority", priority);
     let reader = async {
         let mut events = match weir.open(&request).await {
             Ok(events) => events,

@@ -24,7 +24,9 @@ use self::tables::{Ask, Decision, Tables, TurnIds};
 use super::guardian::Link;
 use super::stream::{self, Environment, Identity, JoinReply, NotJoined, Reply, Stream};
 use super::target::Target;
-use crate::chat::{ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId, View};
+use crate::chat::{
+    Asker, ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId, View,
+};
 use crate::event::Status;
 use crate::failure::{Code, Failure};
 use crate::fanout::{StreamLog, Subscription, SubscriptionFacts};
@@ -52,6 +54,8 @@ pub struct Join {
     pub turn: Option<NewTurn>,
     /// What goes upstream.
     pub chat: ChatRequest,
+    /// On whose behalf.
+    pub asker: Asker,
     /// When the request came in.
     pub arrived: Instant,
     /// Gets the answer.
@@ -347,10 +351,10 @@ impl Coalescer {
             return;
         };
         let log = Arc::new(StreamLog::new(StreamLog::FENCE, self.settings.log_bytes_max));
-        let org = join.request.org().clone();
         let (provider, model) = (join.chat.provider.clone(), join.chat.model.clone());
         let environment = self.environment.clone();
-        let stream = Stream::new(stream_id.clone(), org.clone(), join.chat, target, log.clone(), environment).start();
+        let org = join.asker.org.clone();
+        let stream = Stream::new(stream_id.clone(), join.asker, join.chat, target, log.clone(), environment).start();
         let began = Instant::now();
         let running = RunningStream { addr: stream, org, log, provider, model, began, nudged: began };
         let ids = join.turn.as_ref().map(NewTurn::ids);

@@ -209,10 +209,7 @@ impl<T> Tables<T> {
         }
         while self.requests.len() >= self.limits.requests_max {
             if !self.forget_oldest() {
-                return Decision::Reject(Failure::new(
-                    Code::Overloaded,
-                    "too many requests are running (requests_max)",
-                ));
+                return Decision::Reject(overloaded("too many requests are running (requests_max)"));
             }
         }
         if let Some(stream) = flight {
@@ -222,7 +219,7 @@ impl<T> Tables<T> {
             return Decision::Reject(recent.failure.clone());
         }
         if self.running.len() >= self.limits.streams_max {
-            return Decision::Reject(Failure::new(Code::Overloaded, "too many answers are running (streams_max)"));
+            return Decision::Reject(overloaded("too many answers are running (streams_max)"));
         }
         self.lead(ask);
         Decision::Lead
@@ -427,6 +424,11 @@ impl<T> Tables<T> {
     pub fn requests(&self) -> usize {
         self.requests.len()
     }
+}
+
+/// A table is full. Nobody knows when it will not be; answers end all the time.
+fn overloaded(message: &'static str) -> Failure {
+    Failure::new(Code::Overloaded, message).retry_after_ms(1_000)
 }
 
 /// What becomes of a request that cannot begin a turn, because another one runs in its thread.

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The part of the configured rate below which no refusal takes it.
-const FLOOR: f64 = 1.0 / 16.0;
+/// The part of the configured rate below which nothing takes it.
+pub(super) const FLOOR: f64 = 1.0 / 16.0;
 /// Where the rate stays for a while, as a part of what was refused.
 const PLATEAU: f64 = 0.95;
 /// Until the plateau, counted in time with accepted calls.

@@ -1,17 +1,20 @@
 //! Pacer: decides when ONE provider may be called again.
 //!
-//! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] has the decisions), and
-//! learns from what becomes of the calls ([`adapt`], [`breaker`]). Answers callers; sends nothing to other actors; does no I/O.
+//! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] and [`queue`] have the
+//! decisions), and learns from what becomes of the calls ([`adapt`], [`headroom`], [`tokens`], [`breaker`]). Answers callers; sends nothing to other actors; does no I/O.
 
 mod adapt;
 pub mod breaker;
+mod bucket;
+mod headroom;
+mod permit;
+mod queue;
 pub mod schedule;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -20,9 +23,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use self::breaker::{Breaker, BreakerSettings, BreakerState, Pass, Probe};
-use self::schedule::{Limits, QueueFull, Schedule};
+use self::permit::{Accepted, Heard, Outcome, Released};
+pub use self::permit::{InFlight, Permit};
+use self::schedule::{Granted, Limits, QueueFull, Schedule, Waiter};
+pub use self::tokens::Weight;
 use super::guardian::Link;
-use crate::chat::{OrgId, ProviderName};
+use crate::chat::{Asker, ProviderName};
 use crate::fanout::QueuePlace;
 
 /// How often waiting callers hear of their place, at most.
@@ -36,8 +42,10 @@ const PLACE_INTERVAL: Duration = Duration::from_millis(500);
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Admitted, NotGranted>")]
 pub struct Acquire {
-    /// Whose turn it takes; organisations are served in turn.
-    pub org: OrgId,
+    /// Whose turn it takes.
+    pub asker: Asker,
+    /// What its call is expected to cost.
+    pub weight: Weight,
     /// How long the caller is willing to wait.
     pub wait_max: Duration,
     /// Where in its organisation's line it waits.
@@ -75,7 +83,10 @@ pub enum NotGranted {
         retry_after: Duration,
     },
     /// It waited as long as it may.
-    QueueTimeout,
+    QueueTimeout {
+        /// When it would be its turn if it came again now.
+        retry_after: Duration,
+    },
     /// The provider fails so often that it is left alone.
     BreakerOpen {
         /// When somebody may try it again.
@@ -89,106 +100,6 @@ impl From<QueueFull> for NotGranted {
     }
 }
 
-/// A held permission; dropping it frees the slot, on success, error, cancel and panic alike.
-#[derive(Debug)]
-pub struct Permit {
-    pacer: Addr<Pacer>,
-    count: InFlight,
-    granted: Instant,
-    used: bool,
-    outcome: Outcome,
-    probe: Option<Probe>,
-}
-
-/// What became of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Nothing that says anything about the provider.
-    Unknown,
-    /// The provider refused it because there were too many, and asked for this pause.
-    Throttled(Option<Duration>),
-    /// The provider refused it for what it is.
-    Answered,
-    /// The answer is whole.
-    Succeeded,
-    /// The provider failed.
-    Failed,
-}
-
-impl Permit {
-    /// Says that the provider is being called, so that the token is spent.
-    pub fn used(&mut self) {
-        self.used = true;
-    }
-
-    /// Says that the provider has accepted the call: it did not come too fast.
-    #[expect(clippy::disallowed_methods, reason = "one message for each call; calls are paced")]
-    pub fn accepted(&self) {
-        self.pacer.do_send(Accepted { granted: self.granted });
-    }
-
-    /// Says that content has come: a provider that was given up is back.
-    #[expect(clippy::disallowed_methods, reason = "at most one message for each call, and one call probes at a time")]
-    pub fn heard(&mut self) {
-        if let Some(probe) = self.probe.take() {
-            self.pacer.do_send(Heard(probe));
-        }
-    }
-
-    /// Gives the permit back: the answer is whole.
-    pub fn succeeded(mut self) {
-        self.outcome = Outcome::Succeeded;
-    }
-
-    /// Gives the permit back: the provider refused the call for what it is.
-    pub fn answered(mut self) {
-        self.outcome = Outcome::Answered;
-    }
-
-    /// Gives the permit back: the provider failed.
-    pub fn failed(mut self) {
-        self.outcome = Outcome::Failed;
-    }
-
-    /// Gives the permit back: the provider refused the call because there were too many.
-    pub fn throttled(mut self, retry_after: Option<Duration>) {
-        self.outcome = Outcome::Throttled(retry_after);
-    }
-}
-
-/// How many permits of a provider are out. Outlives its pacer, so that a restarted one knows.
-#[derive(Debug, Clone, Default)]
-pub struct InFlight(Arc<AtomicUsize>);
-
-impl InFlight {
-    /// The number.
-    pub fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Private: a dropped [`Permit`].
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Released {
-    granted: Instant,
-    used: bool,
-    outcome: Outcome,
-    probe: Option<Probe>,
-}
-
-/// Private: the call that finds out whether the provider is back has content.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Heard(Probe);
-
-/// Private: the provider has accepted a call.
-#[derive(Debug, Clone, Copy, Message)]
-#[rtype(result = "()")]
-struct Accepted {
-    granted: Instant,
-}
-
 /// Changes the limits; what is `None`, or no limit at all (0, say), stays. Answers with the new status.
 #[derive(Debug, Clone, Copy, Default, Message)]
 #[rtype(result = "Status")]
@@ -199,6 +110,8 @@ pub struct Change {
     pub concurrency: Option<usize>,
     /// Calls at once after a quiet time.
     pub burst: Option<u32>,
+    /// Tokens a minute; 0: as many as one likes.
+    pub tpm: Option<u32>,
 }
 
 /// Asks how the pacer stands.
@@ -219,10 +132,18 @@ pub struct Status {
     pub concurrency: usize,
     /// Calls at once after a quiet time.
     pub burst: u32,
+    /// Tokens a minute; 0: as many as one likes.
+    pub tpm: u32,
+    /// How many of them may be spent at once; below zero, what is owed; `None` when they are not limited.
+    pub tpm_available: Option<i64>,
     /// Calls in flight.
     pub in_flight: usize,
     /// Callers that wait.
     pub queued: usize,
+    /// How long the one who came first has waited.
+    pub oldest_wait_ms: u64,
+    /// For how long nobody is served because the provider wants a pause.
+    pub paused_ms: u64,
     /// Whether the provider is left alone because it fails.
     pub breaker: BreakerState,
 }
@@ -256,29 +177,26 @@ impl Pacer {
         Self { provider, schedule, breaker, count, timer: None, places_told: None, _link: link }
     }
 
-    fn permit(&self, probe: Option<Probe>, ctx: &Context<Self>) -> Permit {
-        self.count.0.fetch_add(1, Ordering::Relaxed);
-        Permit {
-            pacer: ctx.address(),
-            count: self.count.clone(),
-            granted: Instant::now(),
-            used: false,
-            outcome: Outcome::Unknown,
-            probe,
-        }
+    fn permit(&self, charged: Option<f64>, probe: Option<Probe>, ctx: &Context<Self>) -> Permit {
+        Permit::new(ctx.address(), self.count.clone(), charged, probe)
     }
 
     /// Serves whoever may go, dismisses whoever waited too long, and sets the clock for the next time.
     fn advance(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
+        self.schedule.fill(now);
         self.schedule.set_in_flight(self.count.get());
-        for caller in self.schedule.expire(now, |caller| caller.reply.is_closed()) {
-            let _ = caller.reply.send(Err(NotGranted::QueueTimeout));
+        let expired = self.schedule.expire(now, |caller| caller.reply.is_closed());
+        if !expired.is_empty() {
+            let retry_after = self.schedule.last_turn(now);
+            for caller in expired {
+                let _ = caller.reply.send(Err(NotGranted::QueueTimeout { retry_after }));
+            }
         }
-        while let Some(caller) = self.schedule.grant(now) {
-            let permit = self.permit(caller.probe, ctx);
+        while let Some(Granted { who, charged }) = self.schedule.grant(now) {
+            let permit = self.permit(charged, who.probe, ctx);
             // A caller that leaves at this very moment drops the permit, which comes back by itself.
-            let _ = caller.reply.send(Ok(permit));
+            let _ = who.reply.send(Ok(permit));
         }
         self.tell_places(now);
         self.set_timer(now, ctx);
@@ -340,6 +258,17 @@ impl Pacer {
         self.tell_operator(was, now);
     }
 
+    /// Corrects what was taken for a call. One that was accepted and has not said what it cost costs what was taken.
+    fn settle(&mut self, released: &Released, now: Instant) {
+        let usage = released.usage.as_ref();
+        if let Some(usage) = usage {
+            self.schedule.learn_usage(usage);
+        }
+        if let Some(charged) = released.charged.filter(|_| usage.is_some() || !released.accepted) {
+            self.schedule.settle(charged, usage, now);
+        }
+    }
+
     /// The breaker has opened: nobody who waits would be served well.
     fn dismiss_all(&mut self, now: Instant) {
         let retry_after = self.breaker.open_for(now);
@@ -352,7 +281,7 @@ impl Pacer {
         let (provider, is) = (self.provider.as_str(), self.breaker.state(now));
         match is {
             BreakerState::Open if was != is => {
-                let open_ms = u64::try_from(self.breaker.open_for(now).as_millis()).unwrap_or(u64::MAX);
+                let open_ms = millis(self.breaker.open_for(now));
                 log::warn!(provider, open_ms; "the provider fails again and again; it is left alone");
             }
             BreakerState::Closed if was != is => log::info!(provider; "the provider is back"),
@@ -361,18 +290,26 @@ impl Pacer {
     }
 
     fn status(&self) -> Status {
-        let limits = self.schedule.limits();
+        let (limits, now) = (self.schedule.limits(), Instant::now());
         Status {
             provider: self.provider.clone(),
             rps: limits.rps,
             effective_rps: self.schedule.applied().rps,
             concurrency: limits.concurrency,
             burst: limits.burst,
+            tpm: limits.tpm,
+            tpm_available: self.schedule.tokens().map(|tokens| tokens.floor() as i64),
             in_flight: self.schedule.in_flight(),
             queued: self.schedule.queued(),
-            breaker: self.breaker.state(Instant::now()),
+            oldest_wait_ms: millis(self.schedule.oldest_wait(now)),
+            paused_ms: millis(self.schedule.pause(now)),
+            breaker: self.breaker.state(now),
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Actor for Pacer {
@@ -383,7 +320,7 @@ impl Handler<Acquire> for Pacer {
     type Result = Result<Admitted, NotGranted>;
 
     fn handle(&mut self, ask: Acquire, ctx: &mut Context<Self>) -> Self::Result {
-        let Acquire { org, wait_max, line, reply, place } = ask;
+        let Acquire { asker, weight, wait_max, line, reply, place } = ask;
         let now = Instant::now();
         self.advance(ctx);
         let probe = match self.breaker.pass(now) {
@@ -391,15 +328,16 @@ impl Handler<Acquire> for Pacer {
             Pass::Probing(probe) => Some(probe),
             Pass::Refused(retry_after) => return Err(NotGranted::BreakerOpen { retry_after }),
         };
-        let (caller, expires) = (Caller { reply, place, probe }, now + wait_max);
+        let who = Caller { reply, place, probe };
+        let waiter = Waiter { who, weight, since: now, expires: now + wait_max };
         match line {
-            Line::Back => self.schedule.enqueue(&org, caller, expires, now)?,
-            Line::Front => self.schedule.put_back(&org, caller, expires),
+            Line::Back => self.schedule.enqueue(&asker, waiter, now)?,
+            Line::Front => self.schedule.put_back(&asker, waiter),
         }
         if self.schedule.queued() == 1
-            && let Some(caller) = self.schedule.grant(now)
+            && let Some(Granted { who, charged }) = self.schedule.grant(now)
         {
-            return Ok(Admitted::Granted(self.permit(caller.probe, ctx)));
+            return Ok(Admitted::Granted(self.permit(charged, who.probe, ctx)));
         }
         self.advance(ctx);
         Ok(Admitted::Queued)
@@ -416,6 +354,7 @@ impl Handler<Released> for Pacer {
         } else {
             self.schedule.refund(released.granted, now);
         }
+        self.settle(&released, now);
         // Only now may the next caller probe.
         drop(released);
         self.advance(ctx);
@@ -437,7 +376,9 @@ impl Handler<Accepted> for Pacer {
     type Result = ();
 
     fn handle(&mut self, accepted: Accepted, ctx: &mut Context<Self>) {
-        self.schedule.accepted(accepted.granted, Instant::now());
+        let (Accepted { granted, hint }, now) = (accepted, Instant::now());
+        self.schedule.accepted(granted, now);
+        self.schedule.told(&hint, now);
         self.advance(ctx);
     }
 }
@@ -451,6 +392,7 @@ impl Handler<Change> for Pacer {
             rps: change.rps.filter(|rps| rps.is_finite() && *rps > 0.0).unwrap_or(old.rps),
             concurrency: change.concurrency.filter(|concurrency| *concurrency > 0).unwrap_or(old.concurrency),
             burst: change.burst.filter(|burst| *burst > 0).unwrap_or(old.burst),
+            tpm: change.tpm.unwrap_or(old.tpm),
             queue_max: old.queue_max,
         };
         self.schedule.set_limits(limits, Instant::now());
@@ -465,14 +407,5 @@ impl Handler<Snapshot> for Pacer {
     fn handle(&mut self, _: Snapshot, ctx: &mut Context<Self>) -> Status {
         self.advance(ctx);
         self.status()
-    }
-}
-
-impl Drop for Permit {
-    #[expect(clippy::disallowed_methods, reason = "at most `concurrency` permits exist, and a lost release would leak")]
-    fn drop(&mut self) {
-        self.count.0.fetch_sub(1, Ordering::Relaxed);
-        let Self { granted, used, outcome, .. } = *self;
-        self.pacer.do_send(Released { granted, used, outcome, probe: self.probe.take() });
     }
 }

@@ -1,13 +1,18 @@
 //! The pacer's decisions: who may go next, and when. Pure: time is an argument, waiters are any type.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::adapt::Adapt;
-use crate::chat::OrgId;
+use super::bucket::Bucket;
+use super::headroom::Headroom;
+use super::queue::Queue;
+use super::tokens::{self, Tokens, Weight};
+use crate::chat::Asker;
+use crate::event::Usage;
 use crate::fanout::QueuePlace;
+use crate::providers::RateHint;
 
 /// How long a call holds its permit when none has been seen yet, for the first estimates.
 const HOLD_GUESS: Duration = Duration::from_secs(2);
@@ -23,6 +28,8 @@ pub struct Limits {
     pub concurrency: usize,
     /// Calls that may start at once after a quiet time; at least 1.
     pub burst: u32,
+    /// Tokens a minute; 0: as many as one likes.
+    pub tpm: u32,
     /// Callers that may wait.
     pub queue_max: usize,
 }
@@ -34,66 +41,60 @@ pub struct QueueFull {
     pub retry_after: Duration,
 }
 
-/// A token bucket: `rps` tokens a second, at most `burst` of them.
-#[derive(Debug)]
-struct Bucket {
-    tokens: f64,
-    filled: Instant,
-}
-
-impl Bucket {
-    fn fill(&mut self, limits: &Limits, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * limits.rps).min(f64::from(limits.burst));
-        self.filled = now;
-    }
-
-    /// Until `count` tokens are there. Rounded up, so that they are there by then.
-    fn wait_for(&self, count: f64, limits: &Limits) -> Duration {
-        let missing = count - self.tokens;
-        if missing <= 0.0 {
-            return Duration::ZERO;
-        }
-        let rounded = Duration::try_from_secs_f64(missing / limits.rps).unwrap_or(Duration::MAX);
-        rounded.saturating_add(Duration::from_nanos(1))
-    }
-}
-
 /// One waiting caller.
 #[derive(Debug)]
-struct Waiter<W> {
-    who: W,
-    expires: Instant,
+pub struct Waiter<W> {
+    /// Who it is.
+    pub who: W,
+    /// What its call is expected to cost.
+    pub weight: Weight,
+    /// When it came.
+    pub since: Instant,
+    /// When it will have waited too long.
+    pub expires: Instant,
 }
 
-/// The waiting callers of one organisation, in order of arrival.
+/// A caller that may go.
 #[derive(Debug)]
-struct Line<W> {
-    org: OrgId,
-    waiters: VecDeque<Waiter<W>>,
+pub struct Granted<W> {
+    /// Who it is.
+    pub who: W,
+    /// The tokens that were taken for its call, where they are limited.
+    pub charged: Option<f64>,
 }
 
-/// The tokens, the slots and the queue of one provider.
+/// The rate, the tokens, the slots and the queue of one provider.
 #[derive(Debug)]
 pub struct Schedule<W> {
     limits: Limits,
     /// What the provider bears of them.
     adapt: Adapt,
+    /// What is left of its own limits.
+    headroom: Headroom,
     /// Since when these limits hold.
     limits_since: Instant,
     bucket: Bucket,
+    tokens: Tokens,
     in_flight: usize,
-    /// The organisations that wait; the front one is next, and goes to the back when it has been served.
-    ring: VecDeque<Line<W>>,
+    queue: Queue<Waiter<W>>,
     hold_mean: Duration,
 }
 
 impl<W> Schedule<W> {
     /// A full bucket, and `in_flight` calls that have been granted before.
     pub fn new(limits: Limits, in_flight: usize, now: Instant) -> Self {
-        let bucket = Bucket { tokens: f64::from(limits.burst), filled: now };
-        let (adapt, ring) = (Adapt::default(), VecDeque::new());
-        Self { limits, adapt, limits_since: now, bucket, in_flight, ring, hold_mean: HOLD_GUESS }
+        let bucket = Bucket::new(f64::from(limits.burst), now);
+        Self {
+            limits,
+            adapt: Adapt::default(),
+            headroom: Headroom::default(),
+            limits_since: now,
+            bucket,
+            tokens: Tokens::new(limits.tpm, now),
+            in_flight,
+            queue: Queue::new(),
+            hold_mean: HOLD_GUESS,
+        }
     }
 
     /// The present limits.
@@ -106,14 +107,17 @@ impl<W> Schedule<W> {
         self.fill(now);
         self.limits = limits;
         self.limits_since = now;
+        self.tokens.set_tpm(limits.tpm, now);
         self.fill(now);
     }
 
-    /// The limits as they are applied: a provider that has refused calls for their number is called more slowly, and
-    /// evenly.
+    /// The limits as they are applied: a provider that has refused calls for their number, or has few left, is called
+    /// more slowly, and evenly.
     pub fn applied(&self) -> Limits {
-        let burst = if self.adapt.is_reduced() { 1 } else { self.limits.burst };
-        Limits { rps: self.adapt.rate(self.limits.rps), burst, ..self.limits }
+        let is_reduced = self.adapt.is_reduced() || self.headroom.ends().is_some();
+        let burst = if is_reduced { 1 } else { self.limits.burst };
+        let rps = self.headroom.cap(self.adapt.rate(self.limits.rps), self.limits.rps);
+        Limits { rps, burst, ..self.limits }
     }
 
     /// The provider has refused the call that was granted at `granted`, because there were too many; nobody is served
@@ -121,13 +125,19 @@ impl<W> Schedule<W> {
     pub fn throttled(&mut self, granted: Instant, retry_after: Option<Duration>, now: Instant) {
         self.fill(now);
         self.adapt.throttled(granted, retry_after, self.limits.rps, now);
-        self.bucket.tokens = self.bucket.tokens.min(0.0);
+        self.bucket.empty();
     }
 
     /// The provider has accepted the call that was granted at `granted`.
     pub fn accepted(&mut self, granted: Instant, now: Instant) {
         self.fill(now);
         self.adapt.accepted(granted, self.limits.rps, now);
+    }
+
+    /// The provider has told what is left of its limits.
+    pub fn told(&mut self, hint: &RateHint, now: Instant) {
+        self.fill(now);
+        self.headroom.told(hint, self.tokens.cost_mean(), self.limits.rps, now);
     }
 
     /// Calls in flight.
@@ -137,47 +147,51 @@ impl<W> Schedule<W> {
 
     /// Callers that wait.
     pub fn queued(&self) -> usize {
-        self.ring.iter().map(|line| line.waiters.len()).sum()
+        self.queue.len()
     }
 
-    /// Puts a caller at the end of its organisation's line.
-    pub fn enqueue(&mut self, org: &OrgId, who: W, expires: Instant, now: Instant) -> Result<(), QueueFull> {
+    /// How long the one who came first has waited.
+    pub fn oldest_wait(&self, now: Instant) -> Duration {
+        let oldest = self.queue.iter().map(|waiter| waiter.since).min();
+        oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// The tokens that may be spent at once; below zero, what is owed; `None` when they are not limited.
+    pub fn tokens(&self) -> Option<f64> {
+        self.tokens.available()
+    }
+
+    /// For how long nobody is served because the provider wants a pause.
+    pub fn pause(&self, now: Instant) -> Duration {
+        self.adapt.paused_until(now).map_or(Duration::ZERO, |until| until - now)
+    }
+
+    /// Puts a caller at the end of its line.
+    pub fn enqueue(&mut self, asker: &Asker, waiter: Waiter<W>, now: Instant) -> Result<(), QueueFull> {
         let queued = self.queued();
-        if queued >= self.limits.queue_max && !(queued == 0 && self.could_grant(now)) {
-            return Err(QueueFull { retry_after: self.eta(1, now) });
+        if queued >= self.limits.queue_max && !(queued == 0 && self.could_grant(waiter.weight, now)) {
+            return Err(QueueFull { retry_after: self.first_turn(waiter.weight, now) });
         }
-        self.line(org).push_back(Waiter { who, expires });
+        self.queue.push_back(asker, waiter);
         Ok(())
     }
 
     /// Puts a caller whose call was refused for the rate back in front of its organisation's line. There is always
     /// room: it had been taken in before, and there are no more of these than calls at once.
-    pub fn put_back(&mut self, org: &OrgId, who: W, expires: Instant) {
-        self.line(org).push_front(Waiter { who, expires });
+    pub fn put_back(&mut self, asker: &Asker, waiter: Waiter<W>) {
+        self.queue.push_front(asker, waiter);
     }
 
-    fn line(&mut self, org: &OrgId) -> &mut VecDeque<Waiter<W>> {
-        let at = self.ring.iter().position(|line| line.org == *org).unwrap_or_else(|| {
-            self.ring.push_back(Line { org: org.clone(), waiters: VecDeque::new() });
-            self.ring.len() - 1
-        });
-        &mut self.ring[at].waiters
-    }
-
-    /// Takes the next caller whose turn it is, with its slot and its token.
-    pub fn grant(&mut self, now: Instant) -> Option<W> {
-        if self.ring.is_empty() || !self.could_grant(now) {
+    /// Takes the next caller whose turn it is, with its slot and its tokens.
+    pub fn grant(&mut self, now: Instant) -> Option<Granted<W>> {
+        let weight = self.queue.next()?.weight;
+        if !self.could_grant(weight, now) {
             return None;
         }
-        let mut line = self.ring.pop_front()?;
-        let waiter = line.waiters.pop_front();
-        if !line.waiters.is_empty() {
-            self.ring.push_back(line);
-        }
-        let waiter = waiter?;
-        self.bucket.tokens -= 1.0;
+        let waiter = self.queue.pop()?;
+        self.bucket.take(1.0, f64::from(self.limits.burst));
         self.in_flight += 1;
-        Some(waiter.who)
+        Some(Granted { who: waiter.who, charged: self.tokens.take(weight) })
     }
 
     /// Sets the calls in flight to what the permits themselves count.
@@ -195,7 +209,18 @@ impl<W> Schedule<W> {
         self.fill(now);
         let flowed_in = now.saturating_duration_since(granted).as_secs_f64() * self.limits.rps;
         let token = (1.0 - flowed_in).max(0.0);
-        self.bucket.tokens = (self.bucket.tokens + token).min(f64::from(self.applied().burst));
+        self.bucket.take(-token, f64::from(self.applied().burst));
+    }
+
+    /// A call for which `charged` tokens were taken has cost what `usage` says; without it, nothing.
+    pub fn settle(&mut self, charged: f64, usage: Option<&Usage>, now: Instant) {
+        self.fill(now);
+        self.tokens.settle(charged, usage.map_or(0.0, tokens::cost));
+    }
+
+    /// A call has cost this; estimates follow.
+    pub fn learn_usage(&mut self, usage: &Usage) {
+        self.tokens.learn(usage);
     }
 
     /// A call has held its permit for `held`; estimates follow.
@@ -205,83 +230,91 @@ impl<W> Schedule<W> {
 
     /// Takes out everybody for whom `gone` holds or whose time is over at `now`; returns the latter.
     pub fn expire(&mut self, now: Instant, mut gone: impl FnMut(&W) -> bool) -> Vec<W> {
-        let mut expired = Vec::new();
-        for line in &mut self.ring {
-            let waiters = std::mem::take(&mut line.waiters);
-            for waiter in waiters {
-                if gone(&waiter.who) {
-                    continue;
-                }
-                if waiter.expires <= now {
-                    expired.push(waiter.who);
-                } else {
-                    line.waiters.push_back(waiter);
-                }
-            }
-        }
-        self.ring.retain(|line| !line.waiters.is_empty());
-        expired
+        let removed = self.queue.remove(|waiter| waiter.expires <= now || gone(&waiter.who));
+        removed.into_iter().map(|waiter| waiter.who).filter(|who| !gone(who)).collect()
     }
 
     /// Takes out everybody.
     pub fn drain(&mut self) -> Vec<W> {
-        let waiters = self.ring.drain(..).flat_map(|line| line.waiters);
-        waiters.map(|waiter| waiter.who).collect()
+        self.queue.remove(|_| true).into_iter().map(|waiter| waiter.who).collect()
     }
 
     /// When there is something to do again, if nothing happens before.
     pub fn wake_at(&mut self, now: Instant) -> Option<Instant> {
-        let expiry = self.ring.iter().flat_map(|line| &line.waiters).map(|waiter| waiter.expires).min()?;
+        let expiry = self.queue.iter().map(|waiter| waiter.expires).min()?;
         if self.in_flight >= self.limits.concurrency {
             return Some(expiry);
         }
+        let next = self.queue.next()?.weight;
         self.fill(now);
-        let token = now.checked_add(self.bucket.wait_for(1.0, &self.applied())).unwrap_or(expiry);
-        Some(expiry.min(token.max(self.adapt.paused_until(now).unwrap_or(token))))
+        let wait = self.wait_for(1.0, now).max(self.tokens.wait_for(self.tokens.needed(next))).max(self.pause(now));
+        Some(now.checked_add(wait).map_or(expiry, |turn| expiry.min(turn)))
     }
 
     /// The waiting callers in the order in which they will be served, with their places.
     pub fn places(&mut self, now: Instant) -> Vec<(&W, QueuePlace)> {
         self.fill(now);
-        let mut lines: Vec<_> = self.ring.iter().map(|line| line.waiters.iter()).collect();
-        let mut order = Vec::with_capacity(self.queued());
-        while !lines.is_empty() {
-            lines.retain_mut(|line| {
-                let next = line.next();
-                order.extend(next);
-                next.is_some()
-            });
-        }
-        let places = order.into_iter().zip(1_u32..).map(|(waiter, position)| {
-            let eta_ms = u64::try_from(self.eta_filled(position, now).as_millis()).unwrap_or(u64::MAX);
+        let mut needed = 0.0;
+        let places = self.queue.in_order().zip(1_u32..).map(|(waiter, position)| {
+            needed += self.tokens.needed(waiter.weight);
+            let eta_ms = u64::try_from(self.eta(position, needed, now).as_millis()).unwrap_or(u64::MAX);
             (&waiter.who, QueuePlace { position, eta_ms })
         });
         places.collect()
     }
 
-    fn could_grant(&mut self, now: Instant) -> bool {
+    /// Until a newcomer of no weight would get its permit, behind all who wait.
+    pub fn last_turn(&mut self, now: Instant) -> Duration {
+        self.fill(now);
+        let ahead: f64 = self.queue.iter().map(|waiter| self.tokens.needed(waiter.weight)).sum();
+        let position = u32::try_from(self.queued()).unwrap_or(u32::MAX).saturating_add(1);
+        self.eta(position, ahead + self.tokens.needed(Weight::default()), now)
+    }
+
+    fn could_grant(&mut self, weight: Weight, now: Instant) -> bool {
         self.fill(now);
         // A token is there when rounding alone says that it is not.
-        let is_free = self.in_flight < self.limits.concurrency && self.bucket.tokens >= 1.0 - 1e-9;
-        is_free && self.adapt.paused_until(now).is_none()
+        let is_free = self.in_flight < self.limits.concurrency && self.bucket.level() >= 1.0 - 1e-9;
+        is_free && self.tokens.has(self.tokens.needed(weight)) && self.adapt.paused_until(now).is_none()
     }
 
-    fn fill(&mut self, now: Instant) {
+    /// Brings what flows in with time up to now.
+    pub fn fill(&mut self, now: Instant) {
+        if let Some(end) = self.headroom.ends().filter(|end| *end <= now) {
+            let spread = self.applied();
+            self.bucket.fill(spread.rps, f64::from(spread.burst), end);
+            self.headroom.clear();
+        }
         let applied = self.applied();
-        self.bucket.fill(&applied, now);
+        self.bucket.fill(applied.rps, f64::from(applied.burst), now);
+        self.tokens.fill(now);
     }
 
-    fn eta(&mut self, position: u32, now: Instant) -> Duration {
+    /// Until the rate allows so many calls. What is scarce is so until the provider's limit is restored.
+    fn wait_for(&self, calls: f64, now: Instant) -> Duration {
+        let rps = self.applied().rps;
+        let wait = self.bucket.wait_for(calls, rps);
+        let scarce = self.headroom.ends().map_or(Duration::MAX, |end| end.saturating_duration_since(now));
+        if wait <= scarce {
+            return wait;
+        }
+        let until_then = scarce.as_secs_f64() * rps;
+        scarce + self.bucket.wait_for(calls - until_then, self.adapt.rate(self.limits.rps))
+    }
+
+    /// Until whoever is first gets its permit; a newcomer of this weight, when nobody waits.
+    fn first_turn(&mut self, newcomer: Weight, now: Instant) -> Duration {
         self.fill(now);
-        self.eta_filled(position, now)
+        let weight = self.queue.next().map_or(newcomer, |first| first.weight);
+        self.eta(1, self.tokens.needed(weight), now)
     }
 
-    /// Until the caller at `position` gets its permit: the slowest one of tokens, slots and the provider's pause.
-    fn eta_filled(&self, position: u32, now: Instant) -> Duration {
-        let tokens = self.bucket.wait_for(f64::from(position), &self.applied());
-        let pause = self.adapt.paused_until(now).map_or(Duration::ZERO, |until| until - now);
+    /// Until the caller at `position` gets its permit, when those up to it need `tokens` together: the slowest one of
+    /// rate, tokens, slots and the provider's pause.
+    fn eta(&self, position: u32, tokens: f64, now: Instant) -> Duration {
+        let rate = self.wait_for(f64::from(position), now);
         let returns = (self.in_flight + position as usize).saturating_sub(self.limits.concurrency);
         let slots = self.hold_mean.mul_f64(returns as f64 / self.limits.concurrency as f64);
-        tokens.max(slots).max(pause)
+        rate.max(self.tokens.wait_for(tokens)).max(slots).max(self.pause(now))
     }
 }

@@ -11,9 +11,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::preface::Preface;
-use crate::actors::pacer::{Acquire, Admitted, Line, NotGranted, Permit};
+use crate::actors::pacer::{Acquire, Admitted, Line, NotGranted, Permit, Weight};
 use crate::actors::target::Target;
-use crate::chat::{ChatRequest, OrgId};
+use crate::chat::{Asker, ChatRequest};
 use crate::event::{Event, Finish};
 use crate::failure::{Code, Failure, Phase};
 use crate::fanout::StreamLog;
@@ -26,7 +26,7 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 
 /// One answer to be got. See the module.
 pub(super) struct Attempt {
-    pub(super) org: OrgId,
+    pub(super) asker: Asker,
     pub(super) request: ChatRequest,
     pub(super) target: Rc<Target>,
     pub(super) log: Arc<StreamLog>,
@@ -56,18 +56,20 @@ impl Attempt {
     /// Gets the answer; what it says goes to the log.
     pub(super) async fn run(mut self) -> Result<Finish, Failure> {
         let call = self.target.adapter.encode(&self.request)?;
+        let weight = Weight::new(&self.request, call.body.len());
         let wait_max = millis(self.target.provider.queue_wait_max_ms);
         let deadline = Instant::now() + wait_max;
         self.target.retries.borrow_mut().called(Instant::now());
-        let (mut tries, mut line, mut wait) = (0, Line::Back, wait_max);
+        let (mut tries, mut line, mut patience) = (0, Line::Back, wait_max);
         let mut last = None;
         loop {
             self.phase.set(Phase::Queue);
-            let permit = match self.permit(line, wait).await {
+            let asked = Instant::now();
+            let permit = match self.permit(line, weight, patience).await {
                 Ok(permit) => permit,
-                // What the provider has said tells more than that its queue takes too long.
-                Err(failure) => return Err(last.unwrap_or_else(|| self.describe(failure))),
+                Err(failure) => return Err(self.in_vain(failure, last)),
             };
+            patience = patience.saturating_sub(asked.elapsed());
             let failure = match self.once(call.clone(), permit).await {
                 Ok(finish) => {
                     self.say_preface();
@@ -75,17 +77,20 @@ impl Attempt {
                 }
                 Err(failure) => self.describe(failure),
             };
-            (line, wait) = match self.repeat(&failure, tries, deadline) {
+            line = match self.repeat(&failure, tries, deadline) {
                 Repeat::Never => {
                     self.say_preface();
                     return Err(failure);
                 }
-                Repeat::InLine => (Line::Front, deadline.saturating_duration_since(Instant::now())),
+                Repeat::InLine => {
+                    patience = patience.min(deadline.saturating_duration_since(Instant::now()));
+                    Line::Front
+                }
                 Repeat::After(pause) => {
                     tries += 1;
                     self.phase.set(Phase::Queue);
                     sleep(pause).await;
-                    (Line::Back, wait_max)
+                    Line::Back
                 }
             };
             let (provider, code) = (self.target.provider.name.as_str(), failure.code.as_str());
@@ -93,6 +98,15 @@ impl Attempt {
             self.forget_call();
             last = Some(failure);
         }
+    }
+
+    /// The failure of an attempt that got no permit. What the provider has said before tells more than that its queue
+    /// takes too long.
+    fn in_vain(&self, failure: Failure, last: Option<Failure>) -> Failure {
+        let retry_after_ms = failure.retry_after_ms;
+        let mut failure = last.unwrap_or_else(|| self.describe(failure));
+        failure.retry_after_ms = failure.retry_after_ms.or(retry_after_ms);
+        failure
     }
 
     /// Lets the listeners hear what came before the first content.
@@ -112,6 +126,10 @@ impl Attempt {
     /// Makes one call and tells the pacer what became of it.
     async fn once(&self, call: Call, mut permit: Permit) -> Result<Finish, Failure> {
         let result = self.call(call, &mut permit).await;
+        // What a call that was cut has said of its usage is not all.
+        if let Some(usage) = self.log.with_transcript(|transcript| transcript.usage).filter(|_| result.is_ok()) {
+            permit.cost(usage);
+        }
         match &result {
             Ok(_) => permit.succeeded(),
             Err(failure) => match failure.code {
@@ -133,11 +151,11 @@ impl Attempt {
     }
 
     /// Waits for the pacer's permission and tells listeners their place meanwhile.
-    async fn permit(&mut self, line: Line, wait_max: Duration) -> Result<Permit, Failure> {
+    async fn permit(&mut self, line: Line, weight: Weight, wait_max: Duration) -> Result<Permit, Failure> {
         let (reply, mut answer) = oneshot::channel();
         let (place, mut places) = watch::channel(None);
         let pacer = self.target.pacer.get().ok_or_else(pacer_gone)?;
-        let asked = pacer.send(Acquire { org: self.org.clone(), wait_max, line, reply, place }).await;
+        let asked = pacer.send(Acquire { asker: self.asker.clone(), weight, wait_max, line, reply, place }).await;
         let admitted = asked.map_err(|_| pacer_gone())?.map_err(not_granted)?;
         if let Some(admitted) = self.admitted.take() {
             admitted();
@@ -204,19 +222,17 @@ pub(super) fn millis(millis: u64) -> Duration {
 
 fn not_granted(reason: NotGranted) -> Failure {
     let (code, message, retry_after) = match reason {
-        NotGranted::QueueFull { retry_after } => {
-            (Code::ProviderBusy, "the provider's queue is full", Some(retry_after))
+        NotGranted::QueueFull { retry_after } => (Code::ProviderBusy, "the provider's queue is full", retry_after),
+        NotGranted::QueueTimeout { retry_after } => {
+            (Code::QueueTimeout, "no permit for the provider came in time", retry_after)
         }
-        NotGranted::QueueTimeout => (Code::QueueTimeout, "no permit for the provider came in time", None),
         NotGranted::BreakerOpen { retry_after } => {
-            (Code::BreakerOpen, "the provider fails again and again; it is left alone for a while", Some(retry_after))
+            (Code::BreakerOpen, "the provider fails again and again; it is left alone for a while", retry_after)
         }
     };
-    let mut failure = Failure::new(code, message);
-    failure.retry_after_ms = retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1));
-    failure
+    Failure::new(code, message).retry_after_ms(u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX).max(1))
 }
 
 fn pacer_gone() -> Failure {
-    Failure::new(Code::Internal, "the provider's pacer is being restarted")
+    Failure::new(Code::Internal, "the provider's pacer is being restarted").retry_after_ms(1_000)
 }

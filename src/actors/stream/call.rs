@@ -1,7 +1,7 @@
 //! Call: one call of an attempt, from the request to the last byte of its answer, under its clocks.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -12,7 +12,7 @@ use crate::event::{Event, Finish};
 use crate::failure::{Code, Failure, Phase};
 use crate::providers::answer::AnswerDecoder;
 use crate::providers::upstream::Opened;
-use crate::providers::{Call, Flow, Piece};
+use crate::providers::{Call, Flow, Piece, rate_headers};
 
 /// A checkpoint writes the whole text, so it waits one interval longer for each such part: what is written in a second
 /// has a bound, however long the answer grows.
@@ -42,7 +42,7 @@ impl Attempt {
         if !(200..300).contains(&opened.head.status) {
             return Err(self.refused(opened).await);
         }
-        permit.accepted();
+        permit.accepted(rate_headers(&opened.head, SystemTime::now()));
         self.phase.set(Phase::PreToken);
         self.listen(opened, started, permit).await
     }

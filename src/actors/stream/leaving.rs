@@ -24,7 +24,7 @@ impl Handler<Withdraw> for Stream {
         };
         let Some(reply) = reply else { return };
         if cancelled != Cancelled::AlreadyOver {
-            self.environment.metrics.cancelled(&self.org, asked.elapsed());
+            self.environment.metrics.cancelled(&self.asker.org, asked.elapsed());
         }
         let _ = reply.send(cancelled);
     }

@@ -34,7 +34,7 @@ use super::coalescer::{Coalescer, NewTurn};
 use super::guardian::Address;
 use super::subscriber::{OnDisconnect, Subscriber};
 use super::target::Target;
-use crate::chat::{ChatRequest, MessageId, RequestId, StreamId, ThreadId};
+use crate::chat::{Asker, ChatRequest, MessageId, RequestId, StreamId, ThreadId};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure, Phase};
 use crate::fanout::{Attachment, Kept, Outcome, StreamLog, Subscription};
@@ -209,7 +209,7 @@ pub struct Stream {
     environment: Rc<Environment>,
     log: Arc<StreamLog>,
     request: Option<ChatRequest>,
-    org: crate::chat::OrgId,
+    asker: Asker,
     interests: Interests<Member, Waiting>,
     /// Turns to open once the pacer has taken the request in.
     unopened: Vec<OpenTurn>,
@@ -250,7 +250,7 @@ impl Stream {
     /// A stream that will get the answer to `request`.
     pub fn new(
         id: StreamId,
-        org: crate::chat::OrgId,
+        asker: Asker,
         request: ChatRequest,
         target: Rc<Target>,
         log: Arc<StreamLog>,
@@ -262,7 +262,7 @@ impl Stream {
             environment,
             log,
             request: Some(request),
-            org,
+            asker,
             interests: Interests::default(),
             unopened: Vec::new(),
             opening: 0,
@@ -279,7 +279,7 @@ impl Stream {
         let me = ctx.address();
         let (admitted, grown) = (me.clone(), me.clone());
         let attempt = Attempt {
-            org: self.org.clone(),
+            asker: self.asker.clone(),
             request,
             target: self.target.clone(),
             log: self.log.clone(),

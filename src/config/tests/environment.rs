@@ -22,13 +22,14 @@ dialect = 'demo'
         ("PERPLEXITY_RPS", "0.5"),
         ("PERPLEXITY_BURST", "9"),
         ("MY_LLM_CONCURRENCY", "11"),
+        ("MY_LLM_TPM", "30000"),
         ("SOMETHING_ELSE", "\u{0}"),
     ];
     let config = loaded(toml, &env);
 
     assert!(!config.coalesce.enabled && config.stream.fanout_enabled);
-    assert_eq!(config.providers["perplexity"].pace, Pace { rps: 0.5, concurrency: 2, burst: 9 });
-    assert_eq!(config.providers["my-llm"].pace, Pace { rps: 1000.0, concurrency: 11, burst: 1000 });
+    assert_eq!(config.providers["perplexity"].pace, Pace { rps: 0.5, concurrency: 2, burst: 9, tpm: 0 });
+    assert_eq!(config.providers["my-llm"].pace, Pace { rps: 1000.0, concurrency: 11, burst: 1000, tpm: 30_000 });
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn unknown_keys_are_refused_with_the_known_ones() {
     let top = "default_provider, history_messages_max, system_prompt, server, store, coalesce, stream, auth, metrics, \
                limits, providers, profiles";
     let provider = "dialect, base_url, api_key_env, models, default_model, any_model, rps, concurrency, burst, \
-                    queue_max, queue_wait_max_ms, http, connect_timeout_ms, headers_timeout_ms, ttft_timeout_ms, \
+                    tpm, queue_max, queue_wait_max_ms, http, connect_timeout_ms, headers_timeout_ms, ttft_timeout_ms, \
                     idle_timeout_ms, total_timeout_ms, on_cancel, warm_connections, ca_file, retries_max, \
                     breaker_failures, breaker_open_ms, breaker_open_max_ms, fallback";
     check("serv = 1", &[], &[&format!("f:1: serv: unknown key; expected one of {top}")]);
@@ -41,7 +41,7 @@ fn unknown_keys_are_refused_with_the_known_ones() {
     check(
         "[profiles.ttft.providers.demo]\nqueue_max = 1",
         &[],
-        &["f:2: profiles.ttft.providers.demo.queue_max: unknown key; expected one of rps, concurrency, burst"],
+        &["f:2: profiles.ttft.providers.demo.queue_max: unknown key; expected one of rps, concurrency, burst, tpm"],
     );
     check(
         "\"a.b\\n\" = 1\n[providers.openai]\nrsp = 1.0",

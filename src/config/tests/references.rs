@@ -208,10 +208,10 @@ rps = 5
     let config = loaded(toml, &[("OPENAI_CONCURRENCY", "7")]);
 
     let ttft = config.profile("ttft").unwrap();
-    assert_eq!(ttft["openai"], Pace { rps: 5.0, concurrency: 7, burst: 6 });
+    assert_eq!(ttft["openai"], Pace { rps: 5.0, concurrency: 7, burst: 6, tpm: 0 });
     assert_eq!(ttft["demo"], config.providers["demo"].pace);
     assert_eq!(ttft["gemini"], config.providers["gemini"].pace);
-    assert_eq!(config.profile("production").unwrap()["openai"], Pace { rps: 4.0, concurrency: 7, burst: 6 });
+    assert_eq!(config.profile("production").unwrap()["openai"], Pace { rps: 4.0, concurrency: 7, burst: 6, tpm: 0 });
     assert_eq!(config.profile("other"), None);
 }
 

@@ -407,6 +407,7 @@ impl Pair {
         match (&decision, &expected) {
             (Decision::Reject(failure), Decision::Reject(expected)) => {
                 assert_eq!(failure.code, expected.code);
+                assert!(failure.code != Code::Overloaded || failure.retry_after_ms.is_some());
                 if failure.code == Code::TurnInProgress {
                     let thread = &ask.turn.as_ref().unwrap().thread;
                     let turns = self.model.turns.iter().filter(|turn| turn.ids.thread == *thread);

@@ -1,11 +1,16 @@
 //! What the pacer promises: the actor in paused time. [`schedule`] has its decisions under random load.
 
 mod breaker;
+mod headroom;
+mod load;
 mod schedule;
+mod tokens;
 
 use super::*;
+use crate::chat::{OrgId, Principal, Priority};
+use crate::providers::RateHint;
 
-const LIMITS: Limits = Limits { rps: 1.0, concurrency: 8, burst: 1, queue_max: 64 };
+const LIMITS: Limits = Limits { rps: 1.0, concurrency: 8, burst: 1, tpm: 0, queue_max: 64 };
 const BREAKER: BreakerSettings =
     BreakerSettings { failures: 2, open: Duration::from_secs(5), open_max: Duration::from_secs(60) };
 const MINUTE: Duration = Duration::from_secs(60);
@@ -28,13 +33,24 @@ fn with_count(limits: Limits, count: &InFlight) -> Addr<Pacer> {
     Pacer::new(ProviderName::new("p"), limits, BREAKER, count.clone(), Link::default()).start()
 }
 
-async fn acquire_for(pacer: &Addr<Pacer>, org: &str, wait_max: Duration) -> Result<Permit, Refused> {
+fn asker(org: &str) -> Asker {
+    Asker { org: OrgId::new(org), principal: Principal::new("p"), priority: Priority::User }
+}
+
+/// What a caller of `asker` sends, and what it listens to.
+fn ask(asker: Asker) -> (Acquire, oneshot::Receiver<Result<Permit, NotGranted>>, watch::Receiver<Option<QueuePlace>>) {
     let (reply, answer) = oneshot::channel();
-    let (place, _places) = watch::channel(None);
-    let ask = Acquire { org: OrgId::new(org), wait_max, line: Line::Back, reply, place };
+    let (place, places) = watch::channel(None);
+    let weight = Weight::default();
+    (Acquire { asker, weight, wait_max: MINUTE, line: Line::Back, reply, place }, answer, places)
+}
+
+async fn acquire_for(pacer: &Addr<Pacer>, org: &str, wait_max: Duration) -> Result<Permit, Refused> {
+    let (ask, answer, _places) = ask(asker(org));
+    let ask = Acquire { wait_max, ..ask };
     let refused = |reason| match reason {
         NotGranted::QueueFull { .. } => Refused::Full,
-        NotGranted::QueueTimeout => Refused::Timeout,
+        NotGranted::QueueTimeout { .. } => Refused::Timeout,
         NotGranted::BreakerOpen { retry_after } => Refused::Broken(retry_after.as_secs()),
     };
     match pacer.send(ask).await.map_err(|_| Refused::Gone)?.map_err(refused)? {
@@ -116,13 +132,8 @@ async fn a_permit_that_nobody_was_left_to_take_comes_back_whole() {
     tokio::time::pause();
     let pacer = pacer(Limits { concurrency: 1, ..LIMITS });
     let held = acquire(&pacer).await;
-    let (reply, answer) = oneshot::channel();
-    let (place, _places) = watch::channel(None);
-    pacer
-        .send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place })
-        .await
-        .unwrap()
-        .unwrap();
+    let (ask, answer, _places) = ask(asker("a"));
+    pacer.send(ask).await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     drop(held);
     while answer.is_empty() {
@@ -160,14 +171,12 @@ async fn a_refused_call_makes_everybody_wait_and_comes_again_before_them() {
     let refused = acquire(&pacer).await;
     let began = Instant::now();
     refused.throttled(Some(Duration::from_secs(3)));
-    let (reply, answer) = oneshot::channel();
-    let (place, _places) = watch::channel(None);
-    let waiting = pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place });
-    assert!(matches!(waiting.await.unwrap(), Ok(Admitted::Queued)));
-    let (reply, again) = oneshot::channel();
-    let (place, _places) = watch::channel(None);
-    let back = pacer.send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Front, reply, place });
-    assert!(matches!(back.await.unwrap(), Ok(Admitted::Queued)));
+    assert_eq!(status(&pacer).await.paused_ms, 3_000);
+    let (waiting, answer, _places) = ask(asker("a"));
+    assert!(matches!(pacer.send(waiting).await.unwrap(), Ok(Admitted::Queued)));
+    let (back, again, _places) = ask(asker("a"));
+    let back = Acquire { line: Line::Front, ..back };
+    assert!(matches!(pacer.send(back).await.unwrap(), Ok(Admitted::Queued)));
 
     let (again, at) = (again.await.unwrap(), began.elapsed());
     let (next, then) = (answer.await.unwrap(), began.elapsed());
@@ -185,7 +194,7 @@ async fn accepted_calls_restore_the_rate() {
     assert_eq!(status(&pacer).await.effective_rps, 5.0);
 
     for _ in 0..600 {
-        acquire(&pacer).await.accepted();
+        acquire(&pacer).await.accepted(RateHint::default());
     }
 
     assert_eq!(status(&pacer).await.effective_rps, 10.0);
@@ -201,9 +210,8 @@ async fn the_queue_is_bounded_and_says_when_to_come_back() {
         while status(&pacer).await.queued < 2 {
             tokio::task::yield_now().await;
         }
-        let (reply, _answer) = oneshot::channel();
-        let (place, _places) = watch::channel(None);
-        pacer.send(Acquire { org: OrgId::new("c"), wait_max: MINUTE, line: Line::Back, reply, place }).await.unwrap()
+        let (ask, _answer, _places) = ask(asker("c"));
+        pacer.send(ask).await.unwrap()
     };
 
     let (one, two, third) = futures_util::join!(one, two, third);
@@ -214,19 +222,31 @@ async fn the_queue_is_bounded_and_says_when_to_come_back() {
 }
 
 #[actix::test]
+async fn who_has_waited_too_long_hears_when_it_would_be_its_turn() {
+    tokio::time::pause();
+    let pacer = pacer(Limits { rps: 0.1, ..LIMITS });
+    let _held = acquire(&pacer).await;
+    let (brief, hurried, _places) = ask(asker("a"));
+    pacer.send(Acquire { wait_max: Duration::from_secs(4), ..brief }).await.unwrap().unwrap();
+    let (patient, _patient, _places) = ask(asker("b"));
+    pacer.send(patient).await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(status(&pacer).await.oldest_wait_ms / 10, 300);
+
+    let Err(NotGranted::QueueTimeout { retry_after }) = hurried.await.unwrap() else { panic!("not out of time") };
+
+    assert!((15_900..=16_000).contains(&retry_after.as_millis()), "behind the other one: {retry_after:?}");
+}
+
+#[actix::test]
 async fn who_waits_hears_its_place_at_once_and_then_at_most_twice_a_second() {
     tokio::time::pause();
     let pacer = pacer(LIMITS);
     let _held = acquire(&pacer).await;
     let mut callers = Vec::new();
     for _ in 0..3 {
-        let (reply, answer) = oneshot::channel();
-        let (place, places) = watch::channel(None);
-        pacer
-            .send(Acquire { org: OrgId::new("a"), wait_max: MINUTE, line: Line::Back, reply, place })
-            .await
-            .unwrap()
-            .unwrap();
+        let (ask, answer, places) = ask(asker("a"));
+        pacer.send(ask).await.unwrap().unwrap();
         callers.push((answer, places));
     }
     let (answer, mut places) = callers.pop().unwrap();
@@ -252,7 +272,7 @@ async fn new_limits_serve_those_who_wait() {
     let waiting = acquire_for(&pacer, "a", MINUTE);
     let change = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let faster = Change { rps: Some(10.0), concurrency: Some(5), burst: None };
+        let faster = Change { rps: Some(10.0), concurrency: Some(5), ..Change::default() };
         pacer.send(faster).await.unwrap()
     };
     let asked = Instant::now();
@@ -268,7 +288,7 @@ async fn new_limits_serve_those_who_wait() {
 async fn what_is_no_limit_at_all_changes_nothing() {
     let pacer = pacer(LIMITS);
     for rps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let nonsense = Change { rps: Some(rps), concurrency: Some(0), burst: Some(0) };
+        let nonsense = Change { rps: Some(rps), concurrency: Some(0), burst: Some(0), tpm: None };
 
         let after = pacer.send(nonsense).await.unwrap();
 

@@ -1,73 +1,22 @@
 //! The pacer's decisions under random load, with time as a number.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hash;
 
 use proptest::prelude::*;
 
-use super::super::schedule::{Limits, Schedule};
+use super::super::schedule::{Limits, Schedule, Waiter};
+use super::load::{Caller, Op, Who, limits, op, weight, who};
 use super::*;
+use crate::event::Usage;
 
 /// Time is compared with this tolerance.
 const GRAIN: Duration = Duration::from_micros(1);
-const ORGS: [&str; 4] = ["a", "b", "c", "d"];
+/// User messages in a row that may go before a background call.
+const PASSES_MAX: u32 = 7;
 
-#[derive(Debug, Clone)]
-enum Op {
-    Enqueue {
-        org: usize,
-        wait_ms: u64,
-    },
-    /// The caller at this place among those who wait has left.
-    Leave(usize),
-    /// The call at this place among those that run ends.
-    Return {
-        which: usize,
-        used: bool,
-    },
-    Change {
-        rps: f64,
-        concurrency: usize,
-        burst: u32,
-    },
-    Pass {
-        ms: u64,
-    },
-    /// The provider refuses the call at this place among those that run, and its caller comes again.
-    Throttle {
-        which: usize,
-        pause_ms: Option<u64>,
-    },
-    /// The provider accepts the call at this place among those that run.
-    Accept(usize),
-    /// Time passes to the very moment at which the schedule wants to be looked at.
-    Wake,
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        6 => (0..ORGS.len(), 1_u64..5_000).prop_map(|(org, wait_ms)| Op::Enqueue { org, wait_ms }),
-        1 => (0_usize..16).prop_map(Op::Leave),
-        4 => (0_usize..16, prop::bool::weighted(0.8)).prop_map(|(which, used)| Op::Return { which, used }),
-        1 => (rps(), 1_usize..6, 1_u32..6)
-            .prop_map(|(rps, concurrency, burst)| Op::Change { rps, concurrency, burst }),
-        2 => (0_u64..2_000).prop_map(|ms| Op::Pass { ms }),
-        6 => Just(Op::Wake),
-        1 => (0_usize..16, prop::option::of(1_u64..4_000))
-            .prop_map(|(which, pause_ms)| Op::Throttle { which, pause_ms }),
-        2 => (0_usize..16).prop_map(Op::Accept),
-    ]
-}
-
-fn rps() -> impl Strategy<Value = f64> {
-    prop_oneof![0.1_f64..50.0, Just(1e-6), Just(1e6), Just(1.0 / 3.0)]
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct Caller {
-    id: usize,
-    org: usize,
-    expires: Instant,
-}
+/// How often one (the first) waited while another (the second) was served.
+type Overtaken<K> = HashMap<(K, K), usize>;
 
 /// Drives a schedule as the pacer does, and watches it.
 struct Watched {
@@ -78,14 +27,35 @@ struct Watched {
     waiting: VecDeque<Caller>,
     left: Vec<usize>,
     running: Vec<Caller>,
+    /// What was taken for the calls that run, by caller.
+    charged: HashMap<usize, f64>,
     /// When the provider was called, or may yet be.
     grants: Vec<(usize, Instant)>,
     rps_max: f64,
     burst_max: u32,
     /// Nobody may be served before this.
     paused_until: Instant,
-    /// How often each organisation was served while another one waited.
-    overtaken: HashMap<(usize, usize), usize>,
+    /// How often each organisation was served while another one of its priority waited.
+    orgs: Overtaken<(usize, bool)>,
+    /// How often each principal was served while another one of its organisation and priority waited.
+    principals: HashMap<(usize, bool), Overtaken<Who>>,
+    /// User messages that were served while background calls waited.
+    passes: u32,
+}
+
+/// Counts how often those who wait were overtaken by the one who is served now; nobody may be so twice.
+fn count<K: Copy + Eq + Hash + std::fmt::Debug>(
+    overtaken: &mut Overtaken<K>,
+    served: K,
+    waiting: impl Iterator<Item = K>,
+) {
+    let waiting: HashSet<K> = waiting.filter(|waits| *waits != served).collect();
+    overtaken.retain(|(waits, _), _| waiting.contains(waits) && *waits != served);
+    for waits in waiting {
+        let times = overtaken.entry((waits, served)).or_default();
+        *times += 1;
+        assert!(*times <= 1, "{served:?} was served {times} times while {waits:?} waited");
+    }
 }
 
 impl Watched {
@@ -99,11 +69,14 @@ impl Watched {
             waiting: VecDeque::new(),
             left: Vec::new(),
             running: Vec::new(),
+            charged: HashMap::new(),
             grants: Vec::new(),
             rps_max: limits.rps,
             burst_max: limits.burst,
             paused_until: now,
-            overtaken: HashMap::new(),
+            orgs: HashMap::new(),
+            principals: HashMap::new(),
+            passes: 0,
         }
     }
 
@@ -117,9 +90,11 @@ impl Watched {
         }
         let now = self.now;
         self.waiting.retain(|caller| !left.contains(&caller.id) && caller.expires > now);
-        while let Some(caller) = self.schedule.grant(self.now) {
-            self.check_grant(&caller);
-            self.running.push(caller);
+        while let Some(granted) = self.schedule.grant(self.now) {
+            self.check_grant(&granted.who);
+            self.check_tokens(granted.charged);
+            self.charged.extend(granted.charged.map(|charged| (granted.who.id, charged)));
+            self.running.push(granted.who);
         }
         assert_eq!(self.schedule.queued(), self.waiting.len());
         before - self.schedule.queued()
@@ -128,33 +103,65 @@ impl Watched {
     fn check_grant(&mut self, caller: &Caller) {
         assert!(caller.expires > self.now, "served after its deadline");
         assert!(self.now >= self.paused_until, "served although the provider wants a pause");
-        let first = self.waiting.iter().position(|waiting| waiting.org == caller.org).unwrap();
+        let first = self.waiting.iter().position(|waiting| waiting.who == caller.who).unwrap();
         assert_eq!(self.waiting.remove(first).as_ref(), Some(caller), "first come, first served");
         assert!(self.running.len() < self.limits.concurrency, "more calls than allowed");
-        for (org, name) in ORGS.iter().enumerate() {
-            self.overtaken.remove(&(caller.org, org));
-            if org != caller.org && self.waiting.iter().any(|waiting| waiting.org == org) {
-                let times = self.overtaken.entry((org, caller.org)).or_default();
-                *times += 1;
-                assert!(*times <= 1, "{} was served {times} times while {} waited", ORGS[caller.org], name);
-            } else {
-                self.overtaken.remove(&(org, caller.org));
-            }
-        }
+        let who = caller.who;
+        let alike = self.alike(who);
+        count(&mut self.orgs, who.org(), alike.iter().map(|waits| waits.org()));
+        let siblings = alike.into_iter().filter(|waits| waits.org == who.org);
+        count(self.principals.entry(who.org()).or_default(), who, siblings);
+        self.check_priority(who);
         self.grants.push((caller.id, self.now));
+    }
+
+    /// What was taken was there, or the bucket was full; nobody owes more than a minute.
+    fn check_tokens(&self, charged: Option<f64>) {
+        let (Some(charged), Some(after)) = (charged, self.schedule.tokens()) else {
+            assert_eq!((self.limits.tpm, charged), (0, None));
+            return;
+        };
+        let tpm = f64::from(self.limits.tpm);
+        assert!(after + charged >= charged.min(tpm) - 1e-6 * tpm, "{charged} tokens were taken, {after} are left");
+        assert!((-tpm - 1e-6..=tpm).contains(&after), "{after} of {tpm} tokens");
+    }
+
+    fn check_applied(&self) {
+        let applied = self.schedule.applied().rps;
+        assert!(applied >= self.limits.rps / 16.0 * (1.0 - 1e-9), "below the floor");
+        assert!(applied <= self.limits.rps, "above what is configured");
+    }
+
+    /// Those who wait with the same priority.
+    fn alike(&self, who: Who) -> Vec<Who> {
+        let alike = self.waiting.iter().map(|waits| waits.who);
+        alike.filter(|waits| waits.is_background == who.is_background).collect()
+    }
+
+    fn check_priority(&mut self, served: Who) {
+        let others = self.waiting.iter().filter(|waits| waits.who.is_background != served.is_background).count();
+        if served.is_background {
+            assert!(others == 0 || self.passes == PASSES_MAX, "a background call went before a user message");
+            self.passes = 0;
+        } else if others > 0 {
+            self.passes += 1;
+            assert!(self.passes <= PASSES_MAX, "a background call waits for ever");
+        } else {
+            self.passes = 0;
+        }
     }
 
     fn apply(&mut self, op: &Op) {
         match *op {
-            Op::Enqueue { org, wait_ms } => self.enqueue(org, wait_ms),
+            Op::Enqueue { who, weight, wait_ms } => self.enqueue(who, weight, wait_ms),
             Op::Leave(which) => {
                 if let Some(caller) = self.waiting.get(which) {
                     self.left.push(caller.id);
                 }
             }
-            Op::Return { which, used } => self.give_back(which, used),
-            Op::Change { rps, concurrency, burst } => {
-                self.limits = Limits { rps, concurrency, burst, ..self.limits };
+            Op::Return { which, used, output } => self.give_back(which, used, output),
+            Op::Change { rps, concurrency, burst, tpm } => {
+                self.limits = Limits { rps, concurrency, burst, tpm, ..self.limits };
                 self.rps_max = self.rps_max.max(rps);
                 self.burst_max = self.burst_max.max(burst);
                 self.schedule.set_limits(self.limits, self.now);
@@ -166,6 +173,10 @@ impl Watched {
                     self.schedule.accepted(granted, self.now);
                 }
             }
+            Op::Tell(hint) => {
+                self.schedule.told(&hint, self.now);
+                self.check_applied();
+            }
             Op::Pass { ms } => self.now += Duration::from_millis(ms),
             Op::Wake => return self.wake(),
         }
@@ -173,16 +184,15 @@ impl Watched {
         self.check_places();
     }
 
-    fn enqueue(&mut self, org: usize, wait_ms: u64) {
+    fn enqueue(&mut self, who: Who, weight: Weight, wait_ms: u64) {
         self.advance();
-        let caller = Caller { id: self.next_id, org, expires: self.now + Duration::from_millis(wait_ms) };
+        let caller = Caller { id: self.next_id, who, weight, expires: self.now + Duration::from_millis(wait_ms) };
         self.next_id += 1;
         let was_full = self.schedule.queued() >= self.limits.queue_max;
-        let name = OrgId::new(ORGS[org]);
-        let taken = self.schedule.enqueue(&name, caller.clone(), caller.expires, self.now);
+        let taken = self.schedule.enqueue(&who.asker(), caller.waits(self.now), self.now);
         assert_eq!(taken.is_err(), was_full);
         if taken.is_ok() {
-            self.newcomer(org);
+            self.newcomer(who);
             self.waiting.push_back(caller);
         }
     }
@@ -198,25 +208,40 @@ impl Watched {
         let refused = self.running.swap_remove(which);
         self.schedule.set_in_flight(self.running.len());
         let pause = pause_ms.map(Duration::from_millis);
+        self.settle(refused.id, None);
         self.schedule.throttled(self.granted(refused.id), pause, self.now);
         self.paused_until = self.paused_until.max(self.now + pause.unwrap_or_default());
-        let applied = self.schedule.applied().rps;
-        assert!(applied >= self.limits.rps / 16.0 * (1.0 - 1e-9), "below the floor");
+        self.check_applied();
         let caller = Caller { id: self.next_id, ..refused };
         self.next_id += 1;
-        self.schedule.put_back(&OrgId::new(ORGS[caller.org]), caller.clone(), caller.expires);
-        self.newcomer(caller.org);
+        self.schedule.put_back(&caller.who.asker(), caller.waits(self.now));
+        self.newcomer(caller.who);
+        // It goes before the other principals of its organisation once more.
+        self.principals.entry(caller.who.org()).or_default().retain(|(_, served), _| *served != caller.who);
         self.waiting.push_front(caller);
     }
 
-    /// An organisation without a caller that waits has one now.
-    fn newcomer(&mut self, org: usize) {
-        if !self.waiting.iter().any(|waiting| waiting.org == org) {
-            self.overtaken.retain(|(waits, _), _| *waits != org);
+    /// Who had nobody that waits has somebody now.
+    fn newcomer(&mut self, who: Who) {
+        let alike = self.alike(who);
+        if alike.iter().all(|waits| waits.org != who.org) {
+            self.orgs.retain(|(waits, _), _| *waits != who.org());
+        }
+        if !alike.contains(&who) {
+            self.principals.entry(who.org()).or_default().retain(|(waits, _), _| *waits != who);
+        }
+        if who.is_background && alike.is_empty() {
+            self.passes = 0;
         }
     }
 
-    fn give_back(&mut self, which: usize, used: bool) {
+    fn settle(&mut self, id: usize, usage: Option<Usage>) {
+        if let Some(charged) = self.charged.remove(&id) {
+            self.schedule.settle(charged, usage.as_ref(), self.now);
+        }
+    }
+
+    fn give_back(&mut self, which: usize, used: bool, output: u64) {
         if which >= self.running.len() {
             return;
         }
@@ -224,7 +249,11 @@ impl Watched {
         self.schedule.set_in_flight(self.running.len());
         if used {
             self.schedule.learn_hold(Duration::from_secs(1));
+            let usage = Usage { input: u64::from(caller.weight.input), output, ..Usage::default() };
+            self.schedule.learn_usage(&usage);
+            self.settle(caller.id, Some(usage));
         } else {
+            self.settle(caller.id, None);
             let granted = self.grants.iter().position(|(id, _)| *id == caller.id).unwrap();
             let (_, granted) = self.grants.remove(granted);
             self.schedule.refund(granted, self.now);
@@ -269,15 +298,6 @@ impl Watched {
     }
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
-    (rps(), 1_usize..5, 1_u32..5, 0_usize..12).prop_map(|(rps, concurrency, burst, queue_max)| Limits {
-        rps,
-        concurrency,
-        burst,
-        queue_max: queue_max.max(1),
-    })
-}
-
 proptest! {
     #[test]
     fn the_schedule_keeps_its_limits_and_is_fair_under_any_load(
@@ -294,11 +314,11 @@ proptest! {
     #[test]
     fn whoever_waits_is_served_or_dismissed_by_waking_alone(
         limits in limits(),
-        waits in prop::collection::vec((0..ORGS.len(), 1_u64..5_000), 1..40),
+        waits in prop::collection::vec((who(), weight(), 1_u64..5_000), 1..40),
     ) {
         let mut watched = Watched::new(limits);
-        for (org, wait_ms) in waits {
-            watched.apply(&Op::Enqueue { org, wait_ms });
+        for (who, weight, wait_ms) in waits {
+            watched.apply(&Op::Enqueue { who, weight, wait_ms });
         }
         let mut wakes = 0;
         while watched.schedule.queued() > 0 {
@@ -310,17 +330,17 @@ proptest! {
 
     #[test]
     fn the_predicted_order_is_the_order_of_service(
-        orgs in prop::collection::vec(0..ORGS.len(), 1..30),
+        askers in prop::collection::vec(who(), 1..40),
     ) {
-        let mut watched = Watched::new(Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 64 });
-        for org in orgs {
-            watched.apply(&Op::Enqueue { org, wait_ms: 1_000_000 });
+        let mut watched = Watched::new(Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 64 });
+        for who in askers {
+            watched.apply(&Op::Enqueue { who, weight: Weight::default(), wait_ms: 1_000_000 });
         }
         let now = watched.now;
         let predicted: Vec<_> = watched.schedule.places(now).iter().map(|(caller, _)| caller.id).collect();
         watched.grants.clear();
         while watched.schedule.queued() > 0 {
-            watched.apply(&Op::Return { which: 0, used: true });
+            watched.apply(&Op::Return { which: 0, used: true, output: 0 });
             watched.now += Duration::from_secs(1);
             watched.advance();
         }
@@ -329,25 +349,29 @@ proptest! {
     }
 }
 
+fn waits(who: u32, now: Instant) -> Waiter<u32> {
+    Waiter { who, weight: Weight::default(), since: now, expires: now + MINUTE }
+}
+
 #[test]
 fn without_a_queue_a_caller_is_served_at_once_or_refused() {
-    let mut schedule = Schedule::new(Limits { rps: 1.0, concurrency: 8, burst: 1, queue_max: 0 }, 0, Instant::now());
-    let (org, now) = (OrgId::new("a"), Instant::now());
+    let now = Instant::now();
+    let limits = Limits { rps: 1.0, concurrency: 8, burst: 1, tpm: 0, queue_max: 0 };
+    let mut schedule = Schedule::new(limits, 0, now);
 
-    assert!(schedule.enqueue(&org, 1, now + Duration::from_secs(1), now).is_ok());
-    assert_eq!(schedule.grant(now), Some(1));
-    let full = schedule.enqueue(&org, 2, now + Duration::from_secs(1), now).unwrap_err();
+    assert!(schedule.enqueue(&asker("a"), waits(1, now), now).is_ok());
+    assert_eq!(schedule.grant(now).map(|granted| granted.who), Some(1));
+    let full = schedule.enqueue(&asker("a"), waits(2, now), now).unwrap_err();
     assert!((999..=1_001).contains(&full.retry_after.as_millis()));
 }
 
 #[test]
 fn an_estimate_follows_the_slower_one_of_tokens_and_slots() {
     let now = Instant::now();
-    let mut schedule = Schedule::new(Limits { rps: 10.0, concurrency: 1, burst: 1, queue_max: 8 }, 1, now);
+    let mut schedule = Schedule::new(Limits { rps: 10.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 8 }, 1, now);
     (0..40).for_each(|_| schedule.learn_hold(Duration::from_secs(4)));
-    let org = OrgId::new("a");
     for id in 0..2 {
-        schedule.enqueue(&org, id, now + Duration::from_secs(60), now).unwrap();
+        schedule.enqueue(&asker("a"), waits(id, now), now).unwrap();
     }
 
     let etas: Vec<_> = schedule.places(now).iter().map(|(_, place)| place.eta_ms / 100).collect();

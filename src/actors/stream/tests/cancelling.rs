@@ -63,7 +63,7 @@ async fn a_cancel_between_two_tries_ends_the_tries() {
 
 #[actix::test]
 async fn a_cancel_in_the_queue_gives_the_place_back() {
-    let slow = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 10 };
+    let slow = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 10 };
     let house = House::build(Plan { pace: slow, ..Plan::default() });
     house.provider.plays([Script::says(&["a"], 10_000)]);
     let thread = house.thread().await;

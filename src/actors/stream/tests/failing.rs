@@ -217,6 +217,43 @@ async fn a_refusal_for_the_rate_is_told_when_patience_ends() {
 }
 
 #[actix::test]
+async fn however_often_a_call_is_repeated_it_waits_no_longer_in_all_than_it_may() {
+    let mut plan = plan(|provider| {
+        provider.queue_wait_max_ms = 5_000;
+        provider.retries_max = 9;
+        provider.breaker_failures = 0;
+    });
+    plan.pace.rps = 0.25;
+    plan.pace.burst = 1;
+    let house = House::build(plan);
+    house.provider.plays((0..9).map(|_| Script::status(503)));
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!((heard.code(), house.provider.called()), ("upstream_overloaded", 2));
+    assert!((5_000..7_000).contains(&heard.done["latency_ms"].as_u64().unwrap()), "{}", heard.done);
+    assert!(heard.done["error"]["retry_after_ms"].as_u64().unwrap() > 0, "the queue knows when");
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn refusals_that_name_no_pause_end_with_patience_too() {
+    let house = House::build(plan(|provider| {
+        provider.queue_wait_max_ms = 5_000;
+        provider.retries_max = 9;
+    }));
+    let wait = |status| Script { head_ms: 100, ..Script::status(status) };
+    house.provider.plays((0..99).map(|at| wait(if at == 1 { 503 } else { 429 })));
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!(heard.code(), "upstream_rate_limit");
+    assert!((3_000..=5_200).contains(&heard.done["latency_ms"].as_u64().unwrap()), "{}", heard.done);
+    assert!(heard.done["error"]["retry_after_ms"].as_u64().unwrap() > 0);
+    house.forgets_everything().await;
+}
+
+#[actix::test]
 async fn a_provider_that_wants_to_be_left_alone_for_long_is() {
     let house = House::paused();
     house.provider.plays([Script::status(429).retry_after_ms(3_600_000)]);
@@ -302,7 +339,7 @@ async fn a_failure_answers_identical_requests_for_a_while() {
 
 #[actix::test]
 async fn what_is_shed_says_nothing_about_the_next_request() {
-    let none = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 0 };
+    let none = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 0 };
     let house = House::build(Plan { pace: none, ..Plan::default() });
     house.hear(&Ask::new("a")).await;
     let shed = house.ask(&Ask::new("b")).await.err().unwrap();
@@ -316,7 +353,7 @@ async fn what_is_shed_says_nothing_about_the_next_request() {
 
 #[actix::test]
 async fn a_full_queue_refuses_all_who_asked_the_same_and_keeps_nothing() {
-    let none = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 0 };
+    let none = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 0 };
     let house = House::build(Plan { pace: none, ..Plan::default() });
     let (one, two) = (house.thread().await, house.thread().await);
     house.hear(&Ask::new("a")).await;
@@ -336,7 +373,7 @@ async fn a_full_queue_refuses_all_who_asked_the_same_and_keeps_nothing() {
 
 #[actix::test]
 async fn a_wait_in_the_queue_has_an_end() {
-    let slow = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 8 };
+    let slow = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 8 };
     let mut plan = plan(|provider| provider.queue_wait_max_ms = 3_000);
     plan.pace = slow;
     let house = House::build(plan);

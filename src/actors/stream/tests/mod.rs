@@ -6,6 +6,7 @@ mod failing;
 mod interests;
 mod joining;
 mod leaving;
+mod pacing;
 mod provider;
 mod sharing;
 mod simulation;

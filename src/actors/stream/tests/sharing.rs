@@ -185,7 +185,7 @@ async fn a_growing_answer_is_saved_before_its_end() {
 
 #[actix::test]
 async fn who_waits_for_the_pacer_is_told_its_place() {
-    let slow = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, queue_max: 10 };
+    let slow = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 10 };
     let house = House::build(support::Plan { pace: slow, ..support::Plan::default() });
     let (first, second) = (house.ask(&Ask::new("a")).await.unwrap(), house.ask(&Ask::new("b")).await.unwrap());
 

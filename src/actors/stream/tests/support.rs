@@ -12,7 +12,7 @@ use crate::actors::guardian::Link;
 use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{self, InFlight, Pacer};
 use crate::chat::{
-    ChatMessage, Content, OrgId, Principal, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId, View,
+    ChatMessage, Content, OrgId, Principal, Priority, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId, View,
 };
 use crate::config;
 use crate::fanout::{Cursor, End, Next};
@@ -52,7 +52,7 @@ impl Default for Plan {
         provider.retries_max = 2;
         Self {
             provider,
-            pace: pacer::schedule::Limits { rps: 1_000.0, concurrency: 100, burst: 100, queue_max: 100 },
+            pace: pacer::schedule::Limits { rps: 1_000.0, concurrency: 100, burst: 100, tpm: 0, queue_max: 100 },
             limits: tables::Limits {
                 streams_max: 1_000,
                 listeners_max: 1_000,
@@ -288,7 +288,9 @@ impl House {
         let twin = (!ask.has_tools).then(|| RequestKey::new(&scope, &chat));
         let key = twin.clone().filter(|_| ask.shares);
         let (request, identity, arrived) = (ask.request.clone(), ask.identity(), Instant::now());
-        coalescer::Join { request, identity, key, twin, turn, chat, arrived, reply }
+        let (org, principal) = (ask.org.clone(), Principal::new("somebody"));
+        let asker = Asker { org, principal, priority: Priority::User };
+        coalescer::Join { request, identity, key, twin, turn, chat, asker, arrived, reply }
     }
 
     /// Asks once; the answer says what came of it.

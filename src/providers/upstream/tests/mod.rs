@@ -218,7 +218,7 @@ fn provider(base_url: String) -> config::Provider {
         models: Vec::new(),
         default_model: None,
         any_model: true,
-        pace: Pace { rps: 1.0, concurrency: 1, burst: 1 },
+        pace: Pace { rps: 1.0, concurrency: 1, burst: 1, tpm: 0 },
         queue_max: 1,
         queue_wait_max_ms: 1,
         http: Http::Http1,
