@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{StoreError, StoreOptions};
+use super::{StoreError, StoreOptions, wal};
 
 /// The way from each schema to the next one. Its length is the version of this schema.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_threads_messages_requests.sql")];
@@ -36,6 +36,7 @@ pub(super) fn open_writer(options: &StoreOptions) -> Result<Connection, StoreErr
         return Err(refuse(&options.path, "this file system does not support SQLite's log (WAL)"));
     }
     set_up_writer(&db)?;
+    db.pragma_update(None, "journal_size_limit", i64::from(options.log_pages_max) * wal::PAGE_BYTES)?;
     // The first transaction waits for the disk, so that the log file itself is there for good.
     db.pragma_update(None, "synchronous", "FULL")?;
     migrate(&mut db, &options.path)?;

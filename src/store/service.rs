@@ -57,10 +57,11 @@ impl Service {
             let (waiting, watch) = (Arc::clone(&waiting), Arc::clone(watch));
             move || sync::run(&waiting, sync, &watch)
         })?;
-        let (log_bell, log_rings) = sync_channel(1);
+        let limits = wal::Limits { pages_max: options.log_pages_max.into() };
+        let (log_rope, log_rings) = sync_channel(1);
         let log_thread = spawn("weir-store-log", {
             let watch = Arc::clone(watch);
-            move || wal::run(&log_db, &log_rings, &watch)
+            move || wal::run(&log_db, &log_rings, &watch, limits)
         })?;
         let (questions, receiver) = mpsc::channel(options.reads_max.max(1));
         let readers = spawn_readers(reader_dbs, &Arc::new(Mutex::new(receiver)))?;
@@ -69,7 +70,7 @@ impl Service {
             durability: options.durability,
             group_max: options.group_max.max(1),
             waiting,
-            log_bell,
+            log_bell: wal::Bell::new(log_rope, limits),
             threads: vec![sync_thread, log_thread],
             lock,
             ended: end,

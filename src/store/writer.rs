@@ -4,7 +4,6 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
@@ -20,8 +19,6 @@ use crate::config::Durability;
 
 /// How often old rows are looked for.
 const PURGE_EVERY_MS: UnixMs = 60_000;
-/// How many groups are committed between two looks at the log's length.
-const GROUPS_PER_TIDY: u64 = 32;
 
 /// What the thread is sent.
 pub(super) enum Order {
@@ -145,7 +142,7 @@ pub(super) struct Companions {
     pub(super) durability: Durability,
     pub(super) group_max: usize,
     pub(super) waiting: Arc<Waiting>,
-    pub(super) log_bell: SyncSender<()>,
+    pub(super) log_bell: wal::Bell,
     /// The threads that this one ends: sync and log.
     pub(super) threads: Vec<JoinHandle<()>>,
     /// Keeps other processes away from the database until it is closed.
@@ -159,7 +156,6 @@ pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>
     let mut received = Vec::new();
     let mut readers = Vec::new();
     let mut is_closing = false;
-    let mut groups: u64 = 0;
     while !is_closing && orders.blocking_recv_many(&mut received, companions.group_max) > 0 {
         let mut group = Vec::with_capacity(received.len());
         for order in received.drain(..) {
@@ -176,12 +172,7 @@ pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>
             writer.commit(&mut group);
             answer(group, &companions, &writer.watch);
             writer.purge();
-            groups += 1;
-        }
-        if groups >= GROUPS_PER_TIDY {
-            groups = 0;
-            // A full channel means that the bell is ringing already.
-            let _ = companions.log_bell.try_send(());
+            companions.log_bell.ring_if_worth(&writer.db);
         }
     }
     // What is still queued is dropped with the queue, and whoever asked is told that the store has stopped.
