@@ -6,7 +6,6 @@
 //! The next write then begins the log anew, and cuts off what is longer than the log should be. With constant writes
 //! by 48 clients on two busy cores, that took 60 ms each second (median; 240 ms at most), most of it for the disk.
 
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use rusqlite::{Connection, ErrorCode};
@@ -19,13 +18,6 @@ pub(super) const PAGE_BYTES: i64 = 4096;
 const PASSES_MAX: usize = 2;
 /// From which multiple of its proper length on the log is worth a warning.
 const WARN_FACTOR: i64 = 4;
-
-/// Where SQLite keeps the log of a database.
-pub(super) fn path(database: &Path) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
-    path.into()
-}
 
 /// What the log's length means.
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +125,12 @@ impl Mover {
             log::warn!("the log has {size_mib} MiB and grows, because somebody reads the database for long");
         }
     }
+}
+
+/// Moves all of the log; says whether that was possible.
+pub(super) fn save(db: &Connection) -> rusqlite::Result<bool> {
+    let log = checkpoint(db, "FULL")?;
+    Ok(log.rest() == 0)
 }
 
 /// Moves all of the log and empties it: the end of the store.

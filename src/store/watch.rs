@@ -68,12 +68,15 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Declares the disk unreliable, for good. The first reason stays.
+    /// Declares the disk unreliable, for good. The first reason stays, and is the one that is told.
     pub(super) fn fail(&self, text: String) -> StoreError {
-        log::error!("the store has failed and must be restarted: {text}");
-        let text = self.failure.lock().get_or_insert(text).clone();
+        let mut failure = self.failure.lock();
+        let text = failure.get_or_insert_with(|| {
+            log::error!("the store has failed and must be restarted: {text}");
+            text
+        });
         self.has_failed.store(true, Relaxed);
-        StoreError::Failed(text)
+        StoreError::Failed(text.clone())
     }
 
     /// Why the disk cannot be relied on any more.

@@ -277,7 +277,7 @@ impl Handler<TurnSettled> for Stream {
 /// Ends the row of a request whose turn goes on, or is over; says whether it is kept.
 async fn end_request(store: &Store, ended: EndedRequest) -> Kept {
     let written = store.end_requests(vec![ended]).await;
-    Kept::after(&written.inspect_err(|error| log::error!(error:?; "the end of a request could not be kept")))
+    Kept::after(&written.inspect_err(|error| log::warn!(error:?; "the end of a request could not be kept")))
 }
 
 #[expect(clippy::disallowed_methods, reason = "one message in the life of a request; requests are bounded")]
@@ -290,7 +290,7 @@ fn end_subscriber(member: &Member, ended: Ended) {
 async fn settle(store: &Store, stream: &StreamId, write: Settle) -> Kept {
     let settled = store.settle(write.clone()).await;
     if let Err(error) = &settled {
-        log::error!(stream_id = stream.as_str(), error:?; "the end of an answer could not be kept");
+        log::warn!(stream_id = stream.as_str(), error:?; "the end of an answer could not be kept");
         let store = store.clone();
         tokio::task::spawn_local(async move {
             for pause_s in SETTLE_PAUSES_S {

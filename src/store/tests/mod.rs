@@ -3,6 +3,7 @@
 mod costs;
 mod disk;
 mod durability;
+mod files;
 mod history;
 mod log;
 mod model;
