@@ -12,6 +12,7 @@
 //! | `service.rs` | the threads and the queues to them |
 //! | `jobs.rs`, `writer.rs` | a write, a group of writes, the thread that commits them |
 //! | `sync.rs`, `wal.rs` | durable acknowledgements; moving the log into the database |
+//! | `repairs.rs` | ends of answers that could not be written yet |
 //! | `readers.rs` | the threads that read |
 //! | `files.rs` | the lock, and whether the files are still there |
 //! | `schema.rs`, `recovery.rs`, `migrations/` | opening, migrating, what a crash left behind |
@@ -29,6 +30,7 @@ mod options;
 mod readers;
 mod recovery;
 mod refusal;
+mod repairs;
 mod requests;
 mod rows;
 mod schema;

@@ -27,6 +27,8 @@ pub struct Stats {
     pub fsyncs: u64,
     /// Checkpoints of answers that were dropped because the queue was full.
     pub checkpoints_dropped: u64,
+    /// Ends of answers and requests that could not be written, and are tried again.
+    pub unsettled: u64,
     /// What the last end of the process had left running.
     pub recovered: Recovered,
 }
@@ -106,6 +108,7 @@ impl Watch {
             groups_failed: self.groups_failed.load(Relaxed),
             fsyncs: self.fsyncs.load(Relaxed),
             checkpoints_dropped: self.checkpoints_dropped.load(Relaxed),
+            unsettled: 0,
             recovered: Recovered::default(),
         }
     }

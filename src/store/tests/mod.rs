@@ -10,6 +10,7 @@ mod model;
 mod opening;
 mod queue;
 mod recovery;
+mod repairs;
 mod requests;
 mod threads;
 mod turns;
