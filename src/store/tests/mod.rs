@@ -8,6 +8,7 @@ mod history;
 mod log;
 mod model;
 mod opening;
+mod power;
 mod queue;
 mod recovery;
 mod repairs;
