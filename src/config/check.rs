@@ -72,6 +72,16 @@ pub(super) fn hosts(config: &Config, report: &mut Report<'_>) {
     }
 }
 
+/// The database must be a file: what SQLite understands beside that would be made as a file of that name.
+pub(super) fn store(config: &Config, report: &mut Report<'_>) {
+    let path = config.store.path.as_os_str().as_encoded_bytes();
+    if path.is_empty() {
+        report.key("store.path", "expected the path of a file");
+    } else if path == b":memory:" || path.starts_with(b"file:") {
+        report.key("store.path", "expected the path of a file; threads are not kept in memory, nor behind a URI");
+    }
+}
+
 /// What names a provider must name one that exists.
 pub(super) fn references(config: &Config, written: &Written, report: &mut Report<'_>) {
     let exists = |name: &str| config.providers.contains_key(name) || written.contains_key(name);

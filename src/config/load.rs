@@ -55,6 +55,7 @@ fn build(text: &str, env: &Env, report: &mut Report<'_>) -> Config {
     config.history_messages_max = top.history_messages_max.unwrap_or(config.history_messages_max);
 
     check::hosts(&config, report);
+    check::store(&config, report);
     check::references(&config, &written, report);
     config
 }

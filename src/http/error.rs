@@ -77,7 +77,8 @@ impl From<StoreError> for ApiError {
             StoreError::Busy => Failure::new(Code::Storage, "the store has more to do than it may (store.queue_max)")
                 .retry_after_ms(1_000),
             error => {
-                log::error!(error:?; "the store did not answer a call");
+                // The store itself has said what is wrong, once.
+                log::warn!(error:?; "the store did not answer a call");
                 Failure::new(Code::Storage, "the store does not answer")
             }
         };

@@ -12,6 +12,7 @@ use super::error::{ApiError, ApiResult};
 use crate::actors::coalescer;
 use crate::config::Provider;
 use crate::failure::Code;
+use crate::store::Health;
 
 /// How long the store may take to show that it can write, and the actors that they can answer.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -31,6 +32,9 @@ pub(super) async fn ready(api: Data<Api>) -> ApiResult {
     match (store, actors) {
         (Ok(Ok(())), Ok(Ok(_))) => Ok(HttpResponse::Ok().json(json!({ "status": "ready" }))),
         (Ok(Ok(())), _) => Err(ApiError::new(Code::Overloaded, "the actors do not answer")),
+        _ if matches!(api.store.health(), Health::Failed(_)) => {
+            Err(ApiError::new(Code::Storage, "the store has failed and must be restarted; the log says why"))
+        }
         _ => Err(ApiError::new(Code::Storage, "the store does not answer")),
     }
 }

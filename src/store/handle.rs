@@ -1,7 +1,7 @@
 //! Store: the handle that everybody else calls. Cheap to clone, usable from any thread.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::jobs::{Level, Write};
 use super::readers;
+use super::repairs::{End, Repairs, Round};
 use super::requests::KeyAge;
 use super::service::Service;
 use super::watch::Watch;
@@ -35,6 +36,18 @@ struct Inner {
     recovered: Recovered,
     keys: KeyAge,
     clock: Clock,
+    repairs: Repairs,
+}
+
+/// A store that may be gone.
+pub(super) struct WeakStore {
+    inner: Weak<Inner>,
+}
+
+impl WeakStore {
+    pub(super) fn upgrade(&self) -> Option<Store> {
+        self.inner.upgrade().map(|inner| Store { inner })
+    }
 }
 
 enum Engine {
@@ -67,7 +80,8 @@ impl Store {
 
     fn of(engine: Engine, watch: Arc<Watch>, recovered: Recovered, options: &StoreOptions) -> Self {
         let (keys, clock) = (KeyAge::new(options.idempotency_ms), options.clock.clone());
-        Self { inner: Arc::new(Inner { engine, watch, recovered, keys, clock }) }
+        let repairs = Repairs::default();
+        Self { inner: Arc::new(Inner { engine, watch, recovered, keys, clock, repairs }) }
     }
 
     // --- Threads -----------------------------------------------------------------
@@ -155,8 +169,15 @@ impl Store {
 
     /// Settles answers and ends their requests. Durable; waits for room in the queue rather than being refused.
     ///
-    /// On [`StoreError::Failed`] or [`StoreError::Stopped`] nothing tells whether it was written: settle again.
+    /// On [`StoreError::Failed`] or [`StoreError::Stopped`] nothing tells whether it was written. The store itself
+    /// tries again what has failed, for as long as it is open (see `repairs.rs`).
     pub async fn settle(&self, last: Settle) -> Result<Settled, StoreError> {
+        let last = Arc::new(last);
+        let settled = self.write_settle(Arc::clone(&last)).await;
+        self.repair_unless_written(settled, End::Answers(last))
+    }
+
+    async fn write_settle(&self, last: Arc<Settle>) -> Result<Settled, StoreError> {
         self.write(Level::Last, move |db, now| turns::settle(db, &last, now)).await
     }
 
@@ -168,8 +189,15 @@ impl Store {
         self.write(Level::Written, move |db, now| requests::add(db, &new, keys, now)).await
     }
 
-    /// Ends requests whose turn goes on, or that have none; says how many still ran. Durable; waits for room.
+    /// Ends requests whose turn goes on, or that have none; says how many still ran. Durable; waits for room, and is
+    /// tried again, as [`settle`](Self::settle) is.
     pub async fn end_requests(&self, ended: Vec<EndedRequest>) -> Result<usize, StoreError> {
+        let ended: Arc<[_]> = ended.into();
+        let count = self.write_ended(Arc::clone(&ended)).await;
+        self.repair_unless_written(count, End::Requests(ended))
+    }
+
+    async fn write_ended(&self, ended: Arc<[EndedRequest]>) -> Result<usize, StoreError> {
         self.write(Level::Last, move |db, now| requests::end(db, &ended, now)).await
     }
 
@@ -188,6 +216,42 @@ impl Store {
         let (org, key) = (org.clone(), key.to_owned());
         let (keys, now) = (self.inner.keys, self.inner.clock.now());
         self.read(move |db| requests::find_by_key(db, &org, &key, keys, now)).await
+    }
+
+    // --- Repairs -----------------------------------------------------------------
+
+    /// Sees to it that an end is written later, where that can help: not on a store that has failed for good.
+    fn repair_unless_written<T>(&self, written: Result<T, StoreError>, end: End) -> Result<T, StoreError> {
+        if matches!(written, Err(StoreError::Failed(_))) && self.inner.watch.failure().is_none() {
+            self.inner.repairs.keep(end, || WeakStore { inner: Arc::downgrade(&self.inner) });
+        }
+        written
+    }
+
+    /// Writes what waits, up to the first that fails.
+    pub(super) async fn repair(&self) -> Round {
+        let mut round = Round::None;
+        while let Some(end) = self.inner.repairs.next() {
+            let written = match end.clone() {
+                End::Answers(last) => self.write_settle(last).await.map(drop),
+                End::Requests(ended) => self.write_ended(ended).await.map(drop),
+            };
+            if written.is_err() {
+                self.inner.repairs.push(end);
+            }
+            self.inner.repairs.put_down();
+            if written.is_ok() {
+                round = Round::Some;
+                continue;
+            }
+            let is_over = self.inner.watch.failure().is_some() || written == Err(StoreError::Stopped);
+            if is_over {
+                self.inner.repairs.leave();
+                return Round::Over;
+            }
+            return round;
+        }
+        Round::Over
     }
 
     // --- The store itself --------------------------------------------------------
@@ -216,12 +280,17 @@ impl Store {
             Engine::Service(service) => service.queued(),
             Engine::Inline(_) => 0,
         };
-        Stats { queued, recovered: self.inner.recovered, ..self.inner.watch.stats() }
+        let unsettled = self.inner.repairs.len();
+        Stats { queued, unsettled, recovered: self.inner.recovered, ..self.inner.watch.stats() }
     }
 
-    /// Carries out what is queued, moves the log into the database and ends the threads. Everything after it is
+    /// Writes once more what could not be written, carries out what is queued, moves the log into the database and ends the threads. Everything after it is
     /// answered with [`StoreError::Stopped`].
     pub async fn close(&self) {
+        if self.inner.repairs.len() > 0 {
+            self.repair().await;
+            self.inner.repairs.leave();
+        }
         match &self.inner.engine {
             Engine::Service(service) => service.close().await,
             Engine::Inline(_) => self.inner.watch.stopped.store(true, Relaxed),

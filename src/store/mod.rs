@@ -12,19 +12,25 @@
 //! | `service.rs` | the threads and the queues to them |
 //! | `jobs.rs`, `writer.rs` | a write, a group of writes, the thread that commits them |
 //! | `sync.rs`, `wal.rs` | durable acknowledgements; moving the log into the database |
+//! | `repairs.rs` | ends of answers that could not be written yet |
 //! | `readers.rs` | the threads that read |
+//! | `files.rs` | the lock, and whether the files are still there |
 //! | `schema.rs`, `recovery.rs`, `migrations/` | opening, migrating, what a crash left behind |
+//! | `refusal.rs` | why a database cannot be used, in words |
 //! | `threads.rs`, `turns.rs`, `requests.rs`, `history.rs` | the SQL, by subject |
 //! | `rows.rs`, `cursor.rs` | rows to values, the place in a list |
 
 mod cursor;
 mod error;
+mod files;
 mod handle;
 mod history;
 mod jobs;
 mod options;
 mod readers;
 mod recovery;
+mod refusal;
+mod repairs;
 mod requests;
 mod rows;
 mod schema;

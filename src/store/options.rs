@@ -19,6 +19,9 @@ pub struct StoreOptions {
     pub queue_max: usize,
     /// The most writes in one transaction.
     pub group_max: usize,
+    /// The length of SQLite's log from which on the writer may be held up, so that the log can begin anew; in pages of
+    /// 4 KiB. Its file has hardly more, unless somebody reads for long.
+    pub log_pages_max: u32,
     /// How many threads read.
     pub readers: usize,
     /// The most reads that may wait.
@@ -39,6 +42,7 @@ impl StoreOptions {
             durability: config.durability,
             queue_max: config.queue_max,
             group_max: 256,
+            log_pages_max: 8_000,
             readers: config.readers,
             reads_max: 4096,
             busy_timeout_ms: 5000,

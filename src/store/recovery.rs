@@ -2,11 +2,11 @@
 
 use rusqlite::{Connection, params};
 
-use super::{Recovered, StoreError, UnixMs, rows, threads};
+use super::{Recovered, UnixMs, rows, threads};
 use crate::failure::{Code, Failure};
 
 /// Ends everything that claims to run. Only right after opening, when nothing can.
-pub(super) fn run(db: &Connection, now: UnixMs) -> Result<Recovered, StoreError> {
+pub(super) fn run(db: &Connection, now: UnixMs) -> rusqlite::Result<Recovered> {
     show_in_threads(db)?;
     let messages = db.execute(
         "UPDATE messages SET status = 'interrupted', finish_reason = 'error' WHERE status = 'streaming'",
@@ -24,7 +24,7 @@ pub(super) fn run(db: &Connection, now: UnixMs) -> Result<Recovered, StoreError>
 }
 
 /// What the answers have said so far is the last message of their threads, as if they had been settled.
-fn show_in_threads(db: &Connection) -> Result<(), StoreError> {
+fn show_in_threads(db: &Connection) -> rusqlite::Result<()> {
     let mut running = db.prepare("SELECT thread_id, content FROM messages WHERE status = 'streaming'")?;
     let mut update = db.prepare("UPDATE threads SET last_message_preview = ?2 WHERE id = ?1")?;
     let mut rows = running.query([])?;

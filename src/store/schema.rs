@@ -6,7 +6,8 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{StoreError, StoreOptions};
+use super::refusal::Refusal;
+use super::{StoreOptions, wal};
 
 /// The way from each schema to the next one. Its length is the version of this schema.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_threads_messages_requests.sql")];
@@ -24,35 +25,36 @@ const LOG_BUSY_TIMEOUT: Duration = Duration::from_millis(50);
 const CHECK_BYTES_MAX: i64 = 64 * 1024 * 1024;
 
 /// Opens the connection that writes, and brings the schema up to date.
-pub(super) fn open_writer(options: &StoreOptions) -> Result<Connection, StoreError> {
+pub(super) fn open_writer(options: &StoreOptions) -> Result<Connection, Refusal> {
     assert!(rusqlite::version_number() >= SQLITE_VERSION_MIN, "SQLite is too old to be safe");
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = open(&options.path, flags, options)?;
     // A database that is refused stays as it is: closing it must not move its log either.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    check(&db, &options.path)?;
+    check(&db)?;
     let mode: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
-        return Err(refuse(&options.path, "this file system does not support SQLite's log (WAL)"));
+        return Err(Refusal::because("this file system does not support SQLite's log (WAL)"));
     }
     set_up_writer(&db)?;
+    db.pragma_update(None, "journal_size_limit", i64::from(options.log_pages_max) * wal::PAGE_BYTES)?;
     // The first transaction waits for the disk, so that the log file itself is there for good.
     db.pragma_update(None, "synchronous", "FULL")?;
-    migrate(&mut db, &options.path)?;
+    migrate(&mut db)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(db)
 }
 
 /// A database in memory, for one connection.
-pub(super) fn open_in_memory() -> Result<Connection, StoreError> {
+pub(super) fn open_in_memory() -> Result<Connection, Refusal> {
     let mut db = Connection::open_in_memory()?;
     set_up_writer(&db)?;
-    migrate(&mut db, Path::new("memory"))?;
+    migrate(&mut db)?;
     Ok(db)
 }
 
 /// Opens a connection that can only read.
-pub(super) fn open_reader(options: &StoreOptions) -> Result<Connection, StoreError> {
+pub(super) fn open_reader(options: &StoreOptions) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = open(&options.path, flags, options)?;
     db.pragma_update(None, "query_only", true)?;
@@ -61,7 +63,7 @@ pub(super) fn open_reader(options: &StoreOptions) -> Result<Connection, StoreErr
 }
 
 /// Opens a connection that moves the log into the database and does nothing else.
-pub(super) fn open_for_log(options: &StoreOptions) -> Result<Connection, StoreError> {
+pub(super) fn open_for_log(options: &StoreOptions) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = open(&options.path, flags, options)?;
     // Somebody who reads for long (a backup, say) must not make it hold up the writer for long.
@@ -71,15 +73,15 @@ pub(super) fn open_for_log(options: &StoreOptions) -> Result<Connection, StoreEr
     Ok(db)
 }
 
-fn open(path: &Path, flags: OpenFlags, options: &StoreOptions) -> Result<Connection, StoreError> {
-    let db = Connection::open_with_flags(path, flags).map_err(|error| refuse(path, &error.to_string()))?;
+fn open(path: &Path, flags: OpenFlags, options: &StoreOptions) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(Duration::from_millis(options.busy_timeout_ms))?;
     db.set_prepared_statement_cache_capacity(64);
     db.pragma_update(None, "mmap_size", 0)?;
     Ok(db)
 }
 
-fn set_up_writer(db: &Connection) -> Result<(), StoreError> {
+fn set_up_writer(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(64);
     db.pragma_update(None, "foreign_keys", true)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
@@ -90,38 +92,35 @@ fn set_up_writer(db: &Connection) -> Result<(), StoreError> {
 }
 
 /// Refuses what is not a whole database of ours, without changing it.
-fn check(db: &Connection, path: &Path) -> Result<(), StoreError> {
-    let broken = |error: rusqlite::Error| refuse(path, &format!("it is not a readable database ({error})"));
-    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(broken)?;
+fn check(db: &Connection) -> Result<(), Refusal> {
+    let tables: i64 = db.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if tables == 0 {
         return Ok(());
     }
-    let application: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(broken)?;
+    let application: i32 = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
     if application != APPLICATION_ID {
-        return Err(refuse(path, "it is a database of another application"));
+        return Err(Refusal::because("it is a database of another application"));
     }
     let version = version(db)?;
     let known = MIGRATIONS.len() as i64;
     if version > known {
-        return Err(refuse(
-            path,
-            &format!("it was written by a newer weir (schema {version}, this one knows {known})"),
-        ));
+        let why = format!("it was written by a newer weir (schema {version}, this one knows {known})");
+        return Err(Refusal::because(why));
     }
-    let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0)).map_err(broken)?;
-    let page_bytes: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(broken)?;
+    let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0))?;
+    let page_bytes: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
     if pages * page_bytes > CHECK_BYTES_MAX {
         return Ok(());
     }
-    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(broken)?;
+    let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
-        return Err(refuse(path, &format!("it is damaged ({verdict})")));
+        return Err(Refusal::because(format!("it is damaged ({verdict})")));
     }
     Ok(())
 }
 
 /// Runs what is missing, each step in a transaction with its version.
-fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
+fn migrate(db: &mut Connection) -> Result<(), Refusal> {
     let done = version(db)?;
     if done == 0 {
         db.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -132,15 +131,11 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
             .execute_batch(migration)
             .and_then(|()| step.pragma_update(None, "user_version", version))
             .and_then(|()| step.commit());
-        migrated.map_err(|error| refuse(path, &format!("its schema could not be brought to {version}: {error}")))?;
+        migrated.map_err(|error| Refusal::Migration(version, error))?;
     }
     Ok(())
 }
 
-fn version(db: &Connection) -> Result<i64, StoreError> {
-    Ok(db.pragma_query_value(None, "user_version", |row| row.get(0))?)
-}
-
-fn refuse(path: &Path, why: &str) -> StoreError {
-    StoreError::Failed(format!("cannot use the database {}: {why}; nothing in it was changed", path.display()))
+fn version(db: &Connection) -> rusqlite::Result<i64> {
+    db.pragma_query_value(None, "user_version", |row| row.get(0))
 }

@@ -1,19 +1,18 @@
 //! Service: the threads of a store with a database file, and the queues to them.
 
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
-use std::{fmt, io};
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
+use super::files::{self, Claim};
 use super::jobs::{Level, Write};
 use super::readers::{self, Question, Questions};
-use super::sync::{self, OpenSync, Waiting};
+use super::refusal::Refusal;
+use super::sync::{self, OpenSync, SyncFn, Waiting};
 use super::watch::Watch;
 use super::writer::{self, Companions, Order, Writer};
 use super::{Recovered, StoreError, StoreOptions, UnixMs, schema, wal};
@@ -40,27 +39,25 @@ impl Service {
         watch: &Arc<Watch>,
         open_sync: impl OpenSync,
     ) -> Result<(Self, Recovered), StoreError> {
-        let options = &StoreOptions { path: resolve(&options.path)?, ..options.clone() };
-        let lock = lock(&options.path)?;
-        let (writer, recovered) = Writer::open(options, Arc::clone(watch))?;
+        let claim = Claim::of(&options.path)?;
+        let options = &StoreOptions { path: claim.path().to_owned(), ..options.clone() };
+        let opened = Opened::new(options, watch, &claim, open_sync).map_err(|refusal| refusal.about(&options.path))?;
+        let Opened { writer, recovered, sync, log: log_db, readers: reader_dbs } = opened;
         if recovered != Recovered::default() {
             let Recovered { messages, requests } = recovered;
             log::warn!("the last process left {messages} answers and {requests} requests running: interrupted now");
         }
-        let sync = open_sync(&wal::path(&options.path)).map_err(|error| failed(&error))?;
-        let log_db = schema::open_for_log(options)?;
-        let reader_dbs: Vec<_> =
-            (0..options.readers.max(1)).map(|_| schema::open_reader(options)).collect::<Result<_, _>>()?;
 
         let waiting = Arc::new(Waiting::default());
         let sync_thread = spawn("weir-store-sync", {
             let (waiting, watch) = (Arc::clone(&waiting), Arc::clone(watch));
             move || sync::run(&waiting, sync, &watch)
         })?;
-        let (log_bell, log_rings) = sync_channel(1);
+        let limits = wal::Limits { pages_max: options.log_pages_max.into() };
+        let (log_rope, log_rings) = sync_channel(1);
         let log_thread = spawn("weir-store-log", {
             let watch = Arc::clone(watch);
-            move || wal::run(&log_db, &log_rings, &watch)
+            move || wal::run(&log_db, &log_rings, &watch, limits)
         })?;
         let (questions, receiver) = mpsc::channel(options.reads_max.max(1));
         let readers = spawn_readers(reader_dbs, &Arc::new(Mutex::new(receiver)))?;
@@ -69,9 +66,9 @@ impl Service {
             durability: options.durability,
             group_max: options.group_max.max(1),
             waiting,
-            log_bell,
+            log_bell: wal::Bell::new(log_rope, limits),
             threads: vec![sync_thread, log_thread],
-            lock,
+            claim,
             ended: end,
         };
         let (orders, receiver) = mpsc::unbounded_channel();
@@ -153,6 +150,31 @@ impl Service {
     }
 }
 
+/// Everything that is open of a database, before the threads.
+struct Opened {
+    writer: Writer,
+    recovered: Recovered,
+    sync: SyncFn,
+    log: Connection,
+    readers: Vec<Connection>,
+}
+
+impl Opened {
+    fn new(
+        options: &StoreOptions,
+        watch: &Arc<Watch>,
+        claim: &Claim,
+        open_sync: impl OpenSync,
+    ) -> Result<Self, Refusal> {
+        let (mut writer, recovered) = Writer::open(options, Arc::clone(watch))?;
+        let sync = open_sync(&files::log_of(&options.path))?;
+        let log = schema::open_for_log(options)?;
+        let readers = (0..options.readers.max(1)).map(|_| schema::open_reader(options)).collect::<Result<_, _>>()?;
+        writer.watch_over(claim.files()?);
+        Ok(Self { writer, recovered, sync, log, readers })
+    }
+}
+
 fn refusal(error: &TryAcquireError) -> StoreError {
     match error {
         TryAcquireError::NoPermits => StoreError::Busy,
@@ -169,39 +191,5 @@ fn spawn_readers(dbs: Vec<Connection>, questions: &Questions) -> Result<Vec<Join
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {
-    std::thread::Builder::new().name(name.into()).spawn(body).map_err(|error| failed(&error))
-}
-
-/// Makes this the only process that uses the database: another one's start would interrupt our running answers. The
-/// lock is on a file of its own (see `sync.rs` about handles of the database) and ends with the process.
-fn lock(database: &Path) -> Result<File, StoreError> {
-    let failed = |why: &dyn fmt::Display| StoreError::Failed(format!("the database {} {why}", database.display()));
-    let mut path = database.as_os_str().to_owned();
-    path.push("-lock");
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.map_err(|error| failed(&format_args!("cannot get its lock file: {error}")))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(failed(&"is in use by another process")),
-        Err(TryLockError::Error(error)) => Err(failed(&format_args!("cannot be locked: {error}"))),
-    }
-}
-
-/// The database's one true path, absolute and without symbolic links: whichever name the database is known by, there
-/// is one lock and one log. The file is made when it does not exist; nobody can have it open then.
-fn resolve(database: &Path) -> Result<PathBuf, StoreError> {
-    let make = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            File::options().create(true).append(true).open(database)?;
-            std::fs::canonicalize(database)
-        }
-        _ => Err(error),
-    };
-    std::fs::canonicalize(database).or_else(make).map_err(|error| {
-        StoreError::Failed(format!("the database {} can neither be opened nor made: {error}", database.display()))
-    })
-}
-
-fn failed(error: &io::Error) -> StoreError {
-    StoreError::Failed(error.to_string())
+    std::thread::Builder::new().name(name.into()).spawn(body).map_err(|error| StoreError::Failed(error.to_string()))
 }

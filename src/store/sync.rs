@@ -8,7 +8,8 @@
 //! - Everything that a commit needs is in the `-wal` file: SQLite finds the newest valid commit record when it opens
 //!   the file. `fdatasync` writes back all pages of the file, whoever wrote them, and its size.
 //! - The `-wal` file stays the same file while the store lives: SQLite removes it only when the last connection
-//!   closes, and the writer's stays open longer than this thread. Its directory entry is made durable at the start:
+//!   closes, and the writer's stays open longer than this thread. When somebody else removes it, `files.rs` notices
+//!   with the next group, and nothing is acknowledged any more. Its directory entry is made durable at the start:
 //!   the first transaction runs with `synchronous = FULL`, and `Writer::open` syncs the directory.
 //! - A checkpoint may move a commit into the database before this thread gets to it. SQLite syncs the `-wal` file
 //!   before it copies a page, and the database before it allows the `-wal` file to begin anew (`NORMAL` leaves

@@ -27,6 +27,8 @@ pub struct Stats {
     pub fsyncs: u64,
     /// Checkpoints of answers that were dropped because the queue was full.
     pub checkpoints_dropped: u64,
+    /// Ends of answers and requests that could not be written, and are tried again.
+    pub unsettled: u64,
     /// What the last end of the process had left running.
     pub recovered: Recovered,
 }
@@ -68,12 +70,15 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Declares the disk unreliable, for good. The first reason stays.
+    /// Declares the disk unreliable, for good. The first reason stays, and is the one that is told.
     pub(super) fn fail(&self, text: String) -> StoreError {
-        log::error!("the store has failed and must be restarted: {text}");
-        let text = self.failure.lock().get_or_insert(text).clone();
+        let mut failure = self.failure.lock();
+        let text = failure.get_or_insert_with(|| {
+            log::error!("the store has failed and must be restarted: {text}");
+            text
+        });
         self.has_failed.store(true, Relaxed);
-        StoreError::Failed(text)
+        StoreError::Failed(text.clone())
     }
 
     /// Why the disk cannot be relied on any more.
@@ -103,6 +108,7 @@ impl Watch {
             groups_failed: self.groups_failed.load(Relaxed),
             fsyncs: self.fsyncs.load(Relaxed),
             checkpoints_dropped: self.checkpoints_dropped.load(Relaxed),
+            unsettled: 0,
             recovered: Recovered::default(),
         }
     }

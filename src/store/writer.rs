@@ -4,14 +4,15 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use tokio::sync::mpsc;
 
+use super::files::{Claim, Files, Loss};
 use super::jobs::{self, Job, Uncommitted};
+use super::refusal::Refusal;
 use super::requests::KeyAge;
 use super::sync::Waiting;
 use super::watch::Watch;
@@ -20,8 +21,6 @@ use crate::config::Durability;
 
 /// How often old rows are looked for.
 const PURGE_EVERY_MS: UnixMs = 60_000;
-/// How many groups are committed between two looks at the log's length.
-const GROUPS_PER_TIDY: u64 = 32;
 
 /// What the thread is sent.
 pub(super) enum Order {
@@ -37,6 +36,8 @@ pub(super) struct Writer {
     clock: Clock,
     keys: KeyAge,
     watch: Arc<Watch>,
+    /// None of a database in memory.
+    files: Option<Files>,
     purged_at: UnixMs,
     rows_before: u64,
 }
@@ -44,21 +45,22 @@ pub(super) struct Writer {
 impl Writer {
     /// Opens the database file, migrates it and ends what the last process left running. The log file exists and is
     /// durable afterwards.
-    pub(super) fn open(options: &StoreOptions, watch: Arc<Watch>) -> Result<(Self, Recovered), StoreError> {
+    pub(super) fn open(options: &StoreOptions, watch: Arc<Watch>) -> Result<(Self, Recovered), Refusal> {
         let db = schema::open_writer(options)?;
         let (writer, recovered) = Self::start(db, options, watch)?;
         writer.db.pragma_update(None, "synchronous", "NORMAL")?;
-        sync_directory(&options.path).map_err(|error| StoreError::Failed(error.to_string()))?;
+        sync_directory(&options.path)?;
         Ok((writer, recovered))
     }
 
     /// A database in memory.
     pub(super) fn in_memory(options: &StoreOptions, watch: Arc<Watch>) -> Result<Self, StoreError> {
-        let (writer, _) = Self::start(schema::open_in_memory()?, options, watch)?;
+        let refuse = |refusal: Refusal| refusal.about(Path::new(":memory:"));
+        let (writer, _) = Self::start(schema::open_in_memory().map_err(refuse)?, options, watch)?;
         Ok(writer)
     }
 
-    fn start(db: Connection, options: &StoreOptions, watch: Arc<Watch>) -> Result<(Self, Recovered), StoreError> {
+    fn start(db: Connection, options: &StoreOptions, watch: Arc<Watch>) -> rusqlite::Result<(Self, Recovered)> {
         let clock = options.clock.clone();
         let now = clock.now();
         let first = db.unchecked_transaction()?;
@@ -67,7 +69,35 @@ impl Writer {
         first.commit()?;
         let rows_before = db.total_changes();
         let keys = KeyAge::new(options.idempotency_ms);
-        Ok((Self { db, clock, keys, watch, purged_at: UnixMs::MIN, rows_before }, recovered))
+        Ok((Self { db, clock, keys, watch, files: None, purged_at: UnixMs::MIN, rows_before }, recovered))
+    }
+
+    /// The files that [`look_after`](Self::look_after) looks for.
+    pub(super) fn watch_over(&mut self, files: Files) {
+        self.files = Some(files);
+    }
+
+    /// Declares the store failed when its files are not there any more: what is written now would be gone with the
+    /// process. Whatever can still be saved, is.
+    pub(super) fn look_after(&mut self) {
+        let Some(files) = &self.files else { return };
+        if self.watch.failure().is_some() {
+            return;
+        }
+        match files.loss() {
+            None => {}
+            Some(Loss::Files(what)) => {
+                self.watch.fail(format!("{what}; what is written from now on would be lost"));
+            }
+            Some(Loss::Log(what)) => {
+                let saved = match wal::save(&self.db) {
+                    Ok(true) => "all that it held is in the database".to_owned(),
+                    Ok(false) => "not all that it held could be moved into the database: somebody reads".to_owned(),
+                    Err(error) => format!("what it held could not be moved into the database: {error}"),
+                };
+                self.watch.fail(format!("{what}; {saved}"));
+            }
+        }
     }
 
     /// The connection, for reads of a store without threads.
@@ -145,11 +175,11 @@ pub(super) struct Companions {
     pub(super) durability: Durability,
     pub(super) group_max: usize,
     pub(super) waiting: Arc<Waiting>,
-    pub(super) log_bell: SyncSender<()>,
+    pub(super) log_bell: wal::Bell,
     /// The threads that this one ends: sync and log.
     pub(super) threads: Vec<JoinHandle<()>>,
     /// Keeps other processes away from the database until it is closed.
-    pub(super) lock: File,
+    pub(super) claim: Claim,
     /// Dropped when nothing of the store is left.
     pub(super) ended: tokio::sync::watch::Sender<()>,
 }
@@ -159,7 +189,6 @@ pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>
     let mut received = Vec::new();
     let mut readers = Vec::new();
     let mut is_closing = false;
-    let mut groups: u64 = 0;
     while !is_closing && orders.blocking_recv_many(&mut received, companions.group_max) > 0 {
         let mut group = Vec::with_capacity(received.len());
         for order in received.drain(..) {
@@ -174,14 +203,10 @@ pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>
         }
         if !group.is_empty() {
             writer.commit(&mut group);
+            writer.look_after();
             answer(group, &companions, &writer.watch);
             writer.purge();
-            groups += 1;
-        }
-        if groups >= GROUPS_PER_TIDY {
-            groups = 0;
-            // A full channel means that the bell is ringing already.
-            let _ = companions.log_bell.try_send(());
+            companions.log_bell.ring_if_worth(&writer.db);
         }
     }
     // What is still queued is dropped with the queue, and whoever asked is told that the store has stopped.
@@ -191,13 +216,17 @@ pub(super) fn run(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Order>
     for thread in companions.threads.drain(..).chain(readers) {
         let _ = thread.join();
     }
+    writer.look_after();
     close(writer);
-    drop(companions.lock);
+    drop(companions.claim);
     drop(companions.ended);
 }
 
-/// Answers what is written, and hands over what waits for the disk.
+/// Answers what is written, and hands over what waits for the disk. Once the store has failed, nothing is certain.
 fn answer(group: Vec<Box<dyn Job>>, companions: &Companions, watch: &Watch) {
+    if let Some(failure) = watch.failure() {
+        return group.into_iter().for_each(|job| job.answer(Some(failure.clone())));
+    }
     let for_disk = companions.durability == Durability::Full;
     let (durable, written): (Vec<_>, Vec<_>) = group.into_iter().partition(|job| for_disk && job.is_durable());
     if !durable.is_empty() {

@@ -284,8 +284,45 @@ async fn two_programs_never_share_a_database() {
     let first = weir(&mock, "").await;
     let database = first.directory().join("weir.db");
 
-    let second = Launch::weir(PROGRAM, config(&mock.url(), database.to_str().unwrap(), FAST, ""));
-    let refused = Weir::start(second).await.unwrap_err().to_string();
+    let (soft, hard) = (first.directory().join("soft.db"), first.directory().join("hard.db"));
+    std::os::unix::fs::symlink(&database, &soft).unwrap();
+    std::fs::hard_link(&database, &hard).unwrap();
 
-    assert!(refused.contains("in use by another process"), "{refused}");
+    for path in [database, soft, hard] {
+        let second = Launch::weir(PROGRAM, config(&mock.url(), path.to_str().unwrap(), FAST, ""));
+        let refused = Weir::start(second).await.unwrap_err().to_string();
+        assert!(refused.contains("in use by another process"), "{}: {refused}", path.display());
+    }
+}
+
+#[tokio::test]
+async fn when_its_database_is_deleted_it_pretends_nothing() {
+    let mock = Mock::start().await;
+    let mut weir = weir(&mock, "").await;
+    let (running, idle) = (thread(&weir).await, thread(&weir).await);
+    let mut events = stream(&weir, &running, &message("hello", "gate@after=1")).await;
+    events.next_named("delta").await;
+    let client = weir.client();
+    assert_eq!(client.get("/ready").await.unwrap().status(), 200);
+
+    for file in ["weir.db", "weir.db-wal"] {
+        std::fs::remove_file(weir.directory().join(file)).unwrap();
+    }
+
+    let ready = client.get("/ready").await.unwrap();
+    assert_eq!((ready.status(), ready.error_code().as_deref()), (503, Some("storage")));
+    let messages = format!("/api/threads/{idle}/messages");
+    for (path, body) in [("/api/threads", json!({})), (&messages, message("more", "mock"))] {
+        let refused = client.post(path, &body).await.unwrap();
+        assert_eq!((refused.status(), refused.error_code().as_deref()), (503, Some("storage")), "{path}");
+    }
+    // The answer that runs reaches its listeners, who are told that it is not kept.
+    mock.open_gate();
+    let end = done(&events.rest().await);
+    assert_eq!((&end["status"], &end["saved"]), (&json!("complete"), &json!(false)));
+    assert_eq!(client.get("/health").await.unwrap().status(), 200);
+    assert!(weir.terminate(PATIENCE).await.unwrap().unwrap().success());
+    let log = weir.log();
+    let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    assert!(matches!(errors[..], [line] if line.contains("weir.db was deleted or moved away")), "{log}");
 }

@@ -1,11 +1,10 @@
 //! How an answer ends: its outcome, its last write, and the end of each request.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::joining::keep_request;
 use super::{Member, NotJoined, Settled, State, Stream, TurnSettled, Waiting, broken, tell};
@@ -16,10 +15,8 @@ use crate::chat::{MessageId, StreamId, ThreadId};
 use crate::event::{Finish, FinishReason, Status, Usage};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Kept, Outcome, StreamLog, Subscription, Transcript};
-use crate::store::{Checkpoint, EndedRequest, Settle, Store, StoreError};
+use crate::store::{Checkpoint, EndedRequest, Settle, Store};
 
-/// When the end of an answer that could not be written is written once more.
-const SETTLE_PAUSES_S: [u64; 8] = [1, 2, 4, 8, 15, 30, 60, 120];
 /// How many characters of English make a token, roughly; for estimates of answers that were cut.
 const CHARS_PER_TOKEN: usize = 4;
 
@@ -289,7 +286,7 @@ impl Handler<TurnSettled> for Stream {
 /// Ends the row of a request whose turn goes on, or is over; says whether it is kept.
 async fn end_request(store: &Store, ended: EndedRequest) -> Kept {
     let written = store.end_requests(vec![ended]).await;
-    Kept::after(&written.inspect_err(|error| log::error!(error:?; "the end of a request could not be kept")))
+    Kept::after(&written.inspect_err(|error| log::warn!(error:?; "the end of a request could not be kept")))
 }
 
 #[expect(clippy::disallowed_methods, reason = "one message in the life of a request; requests are bounded")]
@@ -297,21 +294,11 @@ fn end_subscriber(member: &Member, ended: Ended) {
     member.subscriber.do_send(ended);
 }
 
-/// Writes the end of answers. When that fails, their clients hear of it now, and the write is repeated for a while:
-/// a disk that was full may have room again. Settling twice changes nothing.
+/// Writes the end of answers. When that fails, their clients hear of it now, and the store goes on trying.
 async fn settle(store: &Store, stream: &StreamId, write: Settle) -> Kept {
-    let settled = store.settle(write.clone()).await;
+    let settled = store.settle(write).await;
     if let Err(error) = &settled {
-        log::error!(stream_id = stream.as_str(), error:?; "the end of an answer could not be kept");
-        let store = store.clone();
-        tokio::task::spawn_local(async move {
-            for pause_s in SETTLE_PAUSES_S {
-                sleep(Duration::from_secs(pause_s)).await;
-                if !matches!(store.settle(write.clone()).await, Err(StoreError::Failed(_))) {
-                    return;
-                }
-            }
-        });
+        log::warn!(stream_id = stream.as_str(), error:?; "the end of an answer could not be kept");
     }
     Kept::after(&settled)
 }

@@ -203,7 +203,7 @@ fn not_joined(error: &StoreError) -> NotJoined {
             Failure::new(Code::IdempotencyConflict, message).param("Idempotency-Key")
         }
         error => {
-            log::error!(error:?; "a turn could not be kept");
+            log::warn!(error:?; "a turn could not be kept");
             Failure::new(Code::Storage, "the message could not be stored")
         }
     };

@@ -269,3 +269,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_database_that_is_no_file_is_refused() {
+    check("[store]\npath = \"\"", &[], &["f:2: store.path: expected the path of a file"]);
+    for path in [":memory:", "file::memory:", "file:weir.db?mode=ro"] {
+        let why = "store.path: expected the path of a file; threads are not kept in memory, nor behind a URI";
+        check(&format!("[store]\n\npath = {path:?}"), &[], &[&format!("f:3: {why}")]);
+    }
+    check("[store]\npath = \"memory:/files/:memory:\"", &[], &[]);
+}

@@ -7,7 +7,7 @@ use crate::store::jobs::Level;
 use crate::store::{Health, StoreError};
 
 /// Leaves the database room for some pages more; `None` for as many as there are.
-async fn set_room(store: &Store, pages: Option<i64>) {
+pub(super) async fn set_room(store: &Store, pages: Option<i64>) {
     let resize = move |db: &rusqlite::Connection, _: UnixMs| {
         let used: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0))?;
         let limit = pages.map_or(i64::from(u32::MAX - 1), |pages| used + pages);

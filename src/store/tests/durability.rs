@@ -140,7 +140,7 @@ async fn a_log_that_cannot_be_opened_is_an_error_and_the_database_stays_usable()
 
     let opened = Store::open_with(&in_dir(dir.path()), broken).map(|_| ());
 
-    assert_eq!(opened, Err(StoreError::Failed("no handle left".into())));
+    assert!(matches!(opened, Err(StoreError::Failed(why)) if why.contains("weir.db: no handle left")));
     Store::open(&in_dir(dir.path())).unwrap().close().await;
 }
 

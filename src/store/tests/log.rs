@@ -1,5 +1,6 @@
 //! The log: moved into the database while the store works, without holding it up.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::sync_channel;
 
 use rusqlite::Connection;
@@ -7,6 +8,11 @@ use rusqlite::Connection;
 use super::*;
 use crate::store::watch::Watch;
 use crate::store::{Health, schema, wal};
+
+/// A log that may have this many pages.
+fn mover(pages_max: i64) -> wal::Mover {
+    wal::Mover::new(wal::Limits { pages_max })
+}
 
 /// Makes the log longer by at least `pages`.
 fn write(db: &Connection, pages: i64) {
@@ -32,10 +38,10 @@ fn a_short_log_is_left_alone_and_a_long_one_is_moved() {
     let before = db_bytes();
 
     write(&writer, 20);
-    wal::tidy(&log, 1_000, 2_000).unwrap();
+    mover(4_000).tidy(&log).unwrap();
     assert_eq!(db_bytes(), before);
 
-    wal::tidy(&log, 10, 2_000).unwrap();
+    mover(40).tidy(&log).unwrap();
     assert!(db_bytes() > before + 20 * 4096);
 }
 
@@ -53,11 +59,12 @@ fn the_log_does_not_grow_for_ever_under_constant_writes() {
         writer
     });
 
+    let mut mover = mover(100);
     while rings.recv().is_ok() {
-        wal::tidy(&log, 10, 100).unwrap();
+        mover.tidy(&log).unwrap();
     }
 
-    assert!(log_bytes(dir.path()) < 1_000 * 4096, "{} bytes of 300 * 20 pages", log_bytes(dir.path()));
+    assert!(log_bytes(dir.path()) < 400 * 4096, "{} bytes of 300 * 20 pages", log_bytes(dir.path()));
     drop(writing.join().unwrap());
 }
 
@@ -71,7 +78,7 @@ fn somebody_who_reads_for_long_neither_fails_the_move_nor_holds_it_up_for_long()
     let _: i64 = reading.query_row("SELECT count(*) FROM threads", [], |row| row.get(0)).unwrap();
     write(&writer, 20);
 
-    let pages = wal::tidy(&log, 1, 1).unwrap();
+    let pages = mover(1).tidy(&log).unwrap();
 
     assert!(pages > 20, "the reader still needs them");
     let patience_ms: i64 = log.pragma_query_value(None, "busy_timeout", |row| row.get(0)).unwrap();
@@ -87,10 +94,10 @@ fn a_transaction_that_is_under_way_does_not_fail_the_move() {
     let busy = writer.unchecked_transaction().unwrap();
     write(&busy, 1);
 
-    assert!(wal::tidy(&log, 1, 1).unwrap() > 20, "it waits for the writer in vain");
+    assert!(mover(1).tidy(&log).unwrap() > 20, "it waits for the writer in vain");
 
     busy.commit().unwrap();
-    wal::tidy(&log, 1, 1).unwrap();
+    mover(1).tidy(&log).unwrap();
 }
 
 #[test]
@@ -118,26 +125,98 @@ fn a_store_that_has_failed_does_not_move_its_log() {
 
     bell.send(()).unwrap();
     drop(bell);
-    wal::run(&log, &rings, &watch);
+    wal::run(&log, &rings, &watch, wal::Limits { pages_max: 100 });
 
     assert!(std::fs::read(dir.path().join("weir.db")).unwrap() == before);
 }
 
-#[tokio::test]
-async fn a_store_that_works_moves_its_log_by_itself() {
+#[test]
+fn the_bell_rings_once_for_each_stretch_that_is_worth_it() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&in_dir(dir.path())).unwrap();
-    let thread = thread_of(&store, &acme()).await;
-    let turn = open(&store, &acme(), &thread, "hi").await;
-    let long = "long answer ".repeat(35_000);
+    let (writer, log) = connections(dir.path());
+    let (rope, rings) = sync_channel(100);
+    let mut bell = wal::Bell::new(rope, wal::Limits { pages_max: 400 });
+    let mut rung = |pages: i64| {
+        if pages > 0 {
+            write(&writer, pages);
+        }
+        bell.ring_if_worth(&writer);
+        rings.try_iter().count()
+    };
 
-    // Each write is a group of its own and about a hundred pages; the move comes when enough of them have come.
-    while std::fs::metadata(dir.path().join("weir.db")).unwrap().len() < 100 * 4096 {
-        store.checkpoint(checkpoint(&turn, &long));
-        store.ping().await.unwrap();
-        assert!(log_bytes(dir.path()) < 100_000 * 4096, "the log is never moved");
+    assert_eq!([rung(50), rung(60), rung(0), rung(50), rung(60), rung(0)], [0, 1, 0, 0, 1, 0]);
+    wal::finish(&log).unwrap();
+    // It begins anew, and so does the count.
+    assert_eq!([rung(1), rung(50), rung(60)], [0, 0, 1]);
+}
+
+#[test]
+fn a_log_that_a_reader_made_long_is_cut_when_the_reader_has_gone() {
+    const PAGES_MAX: u32 = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions { log_pages_max: PAGES_MAX, ..in_dir(dir.path()) };
+    let writer = schema::open_writer(&options).unwrap();
+    let log = schema::open_for_log(&options).unwrap();
+    let mut mover = mover(PAGES_MAX.into());
+    let reader = schema::open_reader(&options).unwrap();
+    let reading = reader.unchecked_transaction().unwrap();
+    let _: i64 = reading.query_row("SELECT count(*) FROM threads", [], |row| row.get(0)).unwrap();
+    for _ in 0..50 {
+        write(&writer, 20);
+        mover.tidy(&log).unwrap();
+    }
+    assert!(log_bytes(dir.path()) > 1_000 * 4096, "the reader needs all of it");
+
+    drop(reading);
+    for _ in 0..20 {
+        write(&writer, 20);
+        mover.tidy(&log).unwrap();
     }
 
+    // As long as it may be, and one write; a page has a head of its own in the log.
+    assert!(log_bytes(dir.path()) < 130 * 4200, "{} bytes", log_bytes(dir.path()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_that_writes_without_a_pause_keeps_its_log_short_while_others_read() {
+    const PAGES_MAX: u32 = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&StoreOptions { log_pages_max: PAGES_MAX, ..in_dir(dir.path()) }).unwrap();
+    let thread = thread_of(&store, &acme()).await;
+    let turn = open(&store, &acme(), &thread, "hi").await;
+    // Each write is about fifty pages.
+    let long = "long answer ".repeat(17_000);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let readers = (0..4).map(|_| {
+        let (store, thread, is_over) = (store.clone(), thread.clone(), Arc::clone(&is_over));
+        tokio::spawn(async move {
+            let mut reads = 0;
+            while !is_over.load(Relaxed) {
+                read(&store, &acme(), &thread).await;
+                reads += 1;
+            }
+            reads
+        })
+    });
+    let readers: Vec<_> = readers.collect();
+
+    let (mut longest_bytes, mut slowest) = (0, Duration::ZERO);
+    for _ in 0..200 {
+        store.checkpoint(checkpoint(&turn, &long));
+        let asked = tokio::time::Instant::now();
+        store.ping().await.unwrap();
+        slowest = slowest.max(asked.elapsed());
+        longest_bytes = longest_bytes.max(log_bytes(dir.path()));
+    }
+    is_over.store(true, Relaxed);
+    let mut reads = 0;
+    for reader in readers {
+        reads += reader.await.unwrap();
+    }
+
+    println!("the log had {longest_bytes} bytes at most, the slowest write took {slowest:?}, {reads} reads");
+    assert!(reads > 0);
+    assert!(longest_bytes < 4 * u64::from(PAGES_MAX) * 4096, "{longest_bytes} bytes of 200 * 50 pages");
     store.settle(settle(&turn, Status::Complete, &long)).await.unwrap();
     store.close().await;
     assert!(is_whole(&dir.path().join("weir.db")));

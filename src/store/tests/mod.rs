@@ -3,12 +3,15 @@
 mod costs;
 mod disk;
 mod durability;
+mod files;
 mod history;
 mod log;
 mod model;
 mod opening;
+mod power;
 mod queue;
 mod recovery;
+mod repairs;
 mod requests;
 mod threads;
 mod turns;

@@ -64,9 +64,9 @@ fn a_directory_that_is_missing_or_none_is_named() {
     std::fs::create_dir(dir.path().join("folder")).unwrap();
     let folder = refusal(&at("folder"));
 
-    assert!(missing.contains("missing/weir.db can neither be opened nor made: No such file"), "{missing}");
-    assert!(no_directory.contains("file/weir.db can neither be opened nor made: Not a directory"), "{no_directory}");
-    assert!(folder.contains("/folder") && folder.contains("unable to open database file"), "{folder}");
+    assert!(missing.contains("missing/weir.db: there is no such directory"), "{missing}");
+    assert!(no_directory.contains("file/weir.db: Not a directory"), "{no_directory}");
+    assert!(folder.contains("/folder: it is a directory"), "{folder}");
 }
 
 #[cfg(unix)]
@@ -123,7 +123,7 @@ async fn a_file_that_is_no_database_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("weir.db"), "Dear diary, ".repeat(500)).unwrap();
 
-    check_refused(dir.path(), "not a readable database");
+    check_refused(dir.path(), "it is not a database");
 }
 
 #[tokio::test]
@@ -155,27 +155,44 @@ async fn an_empty_file_becomes_a_database() {
     made_in(dir.path()).await;
 }
 
+/// How many locks this process has on the database by way of `fcntl`. Closing any of its handles would drop them.
+#[cfg(target_os = "linux")]
+fn locks_of_sqlite(dir: &Path) -> usize {
+    use std::os::unix::fs::MetadataExt;
+    let inode = format!(":{} ", std::fs::metadata(dir.join("weir.db")).unwrap().ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().filter(|lock| lock.contains("POSIX") && lock.contains(&inode)).count()
+}
+
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_database_is_open_once_by_whatever_name() {
     let dir = tempfile::tempdir().unwrap();
     let link = StoreOptions { path: dir.path().join("link.db"), ..StoreOptions::default() };
-    #[cfg(unix)]
     std::os::unix::fs::symlink(dir.path().join("weir.db"), &link.path).unwrap();
     let store = Store::open(&in_dir(dir.path())).unwrap();
     let thread = thread_of(&store, &acme()).await;
+    let hard_link = StoreOptions { path: dir.path().join("other.db"), ..StoreOptions::default() };
+    std::fs::hard_link(dir.path().join("weir.db"), &hard_link.path).unwrap();
+    // No file beside the database says that it is in use.
+    let known = ["weir.db", "weir.db-wal", "weir.db-shm", "link.db", "other.db"];
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(known.contains(&name.to_str().unwrap()), "{name:?} could be removed");
+    }
 
-    for options in [in_dir(dir.path()), link.clone()] {
+    for options in [in_dir(dir.path()), link.clone(), hard_link] {
         let why = refusal(&options);
         assert!(why.contains("in use by another process"), "{why}");
     }
 
-    // The refused ones have disturbed nothing.
+    // The refused ones have disturbed nothing: SQLite's own locks hold as well.
+    assert!(locks_of_sqlite(dir.path()) > 0);
     talk(&store, &acme(), &thread, "hi", "ho").await;
     store.close().await;
     Store::open(&link).unwrap().close().await;
 }
 
-#[cfg(unix)]
 #[tokio::test]
 async fn a_link_to_a_database_that_is_not_there_yet_makes_it_and_locks_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -245,4 +262,40 @@ fn options_follow_the_configuration() {
     assert_eq!((path, durability, queue_max), (config.path, config.durability, config.queue_max));
     assert_eq!((readers, idempotency_ms), (config.readers, config.idempotency_ms));
     assert_eq!(StoreOptions::default().idempotency_ms, 24 * 60 * 60 * 1000);
+}
+
+#[test]
+fn what_keeps_a_database_from_being_opened_is_told_in_words() {
+    use std::io::{Error, ErrorKind};
+
+    use crate::store::refusal::explain;
+    let sqlite = |code| rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+    let fine = || Ok(());
+    let full = || Err(Error::from(ErrorKind::StorageFull));
+    let forbidden = || Err(Error::from(ErrorKind::PermissionDenied));
+    let read_only = || Err(Error::from(ErrorKind::ReadOnlyFilesystem));
+
+    assert_eq!(explain(&sqlite(rusqlite::ffi::SQLITE_NOTADB), fine), "it is not a database");
+    assert!(explain(&sqlite(rusqlite::ffi::SQLITE_CORRUPT), fine).starts_with("it is damaged"));
+    assert_eq!(explain(&sqlite(rusqlite::ffi::SQLITE_FULL), fine), "the disk is full");
+    assert_eq!(explain(&sqlite(rusqlite::ffi::SQLITE_BUSY), fine), "another program has locked it");
+    // On a full disk, SQLite cannot even make the index of its log; without a directory to write in, no log.
+    let no_index = sqlite(rusqlite::ffi::SQLITE_IOERR_SHMSIZE);
+    assert!(explain(&no_index, full).starts_with("its directory takes no files: the disk is full"));
+    assert!(explain(&no_index, fine).contains("I/O"), "the disk itself, then");
+    let no_log = sqlite(rusqlite::ffi::SQLITE_CANTOPEN);
+    assert!(explain(&no_log, forbidden).starts_with("its directory takes no files: weir's user may not write there"));
+    assert!(explain(&no_log, read_only).starts_with("its directory takes no files: the file system can only be read"));
+}
+
+#[tokio::test]
+async fn a_database_that_another_program_has_locked_is_refused_with_that_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    made_in(dir.path()).await;
+    let other = sqlite(dir.path());
+    other.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE").unwrap();
+
+    let why = refusal(&StoreOptions { busy_timeout_ms: 10, ..in_dir(dir.path()) });
+
+    assert!(why.contains("weir.db: another program has locked it"), "{why}");
 }
