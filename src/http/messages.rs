@@ -21,7 +21,7 @@ use crate::fanout::{Kept, Outcome, Subscription};
 /// The longest `Idempotency-Key`.
 const IDEMPOTENCY_KEY_LEN_MAX: usize = 255;
 /// The longest answer that may be asked for, in tokens.
-const MAX_TOKENS_MAX: u64 = 1_000_000;
+pub(super) const MAX_TOKENS_MAX: u64 = 1_000_000;
 
 /// How the answer is to be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,13 +169,13 @@ fn read(
 }
 
 /// The id of a request, and who chose it.
-struct Named {
-    request: RequestId,
-    has_own_id: bool,
+pub(super) struct Named {
+    pub(super) request: RequestId,
+    pub(super) has_own_id: bool,
 }
 
 /// Names the request before anything about it can be wrong, so that its refusals carry its name.
-fn name(caller: &Caller, request: &HttpRequest, fields: &mut Fields) -> ApiResult<Named> {
+pub(super) fn name(caller: &Caller, request: &HttpRequest, fields: &mut Fields) -> ApiResult<Named> {
     let chosen = chosen_id(caller, request, fields)?;
     let has_own_id = chosen.is_some();
     let id = chosen.unwrap_or_else(|| RequestId::generate(caller.org.clone()));
@@ -288,7 +288,7 @@ fn check_content(content: &Content, bytes_max: usize) -> ApiResult<()> {
     Ok(())
 }
 
-fn check_image(part: &Part) -> ApiResult<()> {
+pub(super) fn check_image(part: &Part) -> ApiResult<()> {
     let Part::ImageUrl { image_url } = part else { return Ok(()) };
     let ImageUrl { url, detail } = image_url;
     if !(url.starts_with("https://") || url.starts_with("data:image/")) {
@@ -332,7 +332,7 @@ fn tools(fields: &mut Fields, tools_max: usize) -> ApiResult<Vec<Value>> {
     Ok(tools)
 }
 
-fn shares_nothing(request: &HttpRequest) -> bool {
+pub(super) fn shares_nothing(request: &HttpRequest) -> bool {
     request.headers().get("x-coalesce").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"off"))
 }
 

@@ -10,6 +10,7 @@ mod feed;
 mod fields;
 mod health;
 mod messages;
+mod openai;
 mod page;
 mod rendering;
 mod requests;
@@ -71,6 +72,9 @@ fn chat(app: &mut ServiceConfig) {
         .service(at("/api/requests/{request}/stream").route(get().to(streams::of_request)))
         .service(at("/api/providers").route(get().to(health::providers)))
         .service(at("/").route(get().to(page::index)));
+    app.service(at("/v1/chat/completions").route(post().to(openai::chat::complete)))
+        .service(at("/v1/models").route(get().to(openai::models::list)))
+        .service(at("/v1/models/{model:.+}").route(get().to(openai::models::read)));
 }
 
 /// What operators use.

@@ -19,7 +19,7 @@ use crate::fanout::Attachment;
 use crate::store::{History, Message, NewUserMessage, StoredRequest};
 
 /// How often a request that loses a race for its thread tries again.
-const TRIES_MAX: u32 = 8;
+pub(super) const TRIES_MAX: u32 = 8;
 
 /// What a client asks for, checked and resolved.
 #[derive(Debug, Clone)]
@@ -53,9 +53,7 @@ pub(super) enum Answer {
 
 /// Gets a listener for what is asked.
 pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<Answer> {
-    if api.drain.has_begun() {
-        return Err(ApiError(Failure::new(Code::Draining, "the server is about to stop").retry_after_ms(1_000)));
-    }
+    refuse_when_draining(api)?;
     if let Some(stored) = repeated(api, caller, &asked).await? {
         return Ok(Answer::Stored(Box::new(stored)));
     }
@@ -73,6 +71,14 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
     }
     let message = "other messages of this thread keep coming first";
     Err(ApiError(Failure::new(Code::TurnInProgress, message).retry_after_ms(100)))
+}
+
+/// A server that is about to stop takes no new work.
+pub(super) fn refuse_when_draining(api: &Api) -> ApiResult<()> {
+    if !api.drain.has_begun() {
+        return Ok(());
+    }
+    Err(ApiError(Failure::new(Code::Draining, "the server is about to stop").retry_after_ms(1_000)))
 }
 
 /// The same request as the store remembers it, when the coalescer does not any more.
@@ -126,7 +132,7 @@ fn write(
     Ok(Join {
         request: asked.request.clone(),
         identity: asked.identity.clone(),
-        key: asked.may_share.then(|| RequestKey::new(&scope(api, caller, asked), &chat)),
+        key: asked.may_share.then(|| RequestKey::new(&scope(api, caller, asked.user.as_deref()), &chat)),
         turn: Some(NewTurn {
             thread: asked.thread.clone(),
             expected_sequence,
@@ -173,9 +179,10 @@ fn said(message: Message) -> Option<ChatMessage> {
     says_something.then(|| ChatMessage { content, opaque, ..ChatMessage::text(role, "") })
 }
 
-fn scope(api: &Api, caller: &Caller, asked: &Asked) -> Scope {
+/// Who may share with `caller`, on behalf of `user`.
+pub(super) fn scope(api: &Api, caller: &Caller, user: Option<&str>) -> Scope {
     match api.config.coalesce.scope {
-        ShareScope::Principal => Scope::Principal(caller.org.clone(), caller.principal(asked.user.as_deref())),
+        ShareScope::Principal => Scope::Principal(caller.org.clone(), caller.principal(user)),
         ShareScope::Org => Scope::Org(caller.org.clone()),
     }
 }

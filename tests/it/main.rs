@@ -17,6 +17,10 @@ mod idempotency;
 #[cfg(test)]
 mod input;
 #[cfg(test)]
+mod openai;
+#[cfg(test)]
+mod openai_requests;
+#[cfg(test)]
 mod pacing;
 #[cfg(test)]
 mod process;
