@@ -73,6 +73,7 @@ fn chat(app: &mut ServiceConfig) {
         .service(at("/api/providers").route(get().to(health::providers)))
         .service(at("/").route(get().to(page::index)));
     app.service(at("/v1/chat/completions").route(post().to(openai::chat::complete)))
+        .service(at("/v1/responses").route(post().to(openai::responses::create)))
         .service(at("/v1/models").route(get().to(openai::models::list)))
         .service(at("/v1/models/{model:.+}").route(get().to(openai::models::read)));
 }

@@ -21,6 +21,8 @@ mod openai;
 #[cfg(test)]
 mod openai_requests;
 #[cfg(test)]
+mod openai_responses;
+#[cfg(test)]
 mod pacing;
 #[cfg(test)]
 mod process;

@@ -75,6 +75,17 @@ class LangChain(unittest.TestCase):
 
         self.assertIn("2:", self.both(hear))
 
+    def test_the_same_by_way_of_responses(self):
+        chat = self.on_weir("text", use_responses_api=True)
+        whole = None
+        for chunk in chat.stream("hello"):
+            whole = chunk if whole is None else whole + chunk
+
+        self.assertEqual(whole.text, chat.invoke("hello").text)
+        self.assertEqual(whole.usage_metadata["total_tokens"], 21)
+        calls = self.on_weir("tool_call", use_responses_api=True).bind_tools([forecast]).invoke("hello").tool_calls
+        self.assertEqual(calls[0]["args"], {"city": "Zürich", "days": 3})
+
     def test_the_provider_sees_an_abort(self):
         before = self.servers.stats()["calls_aborted"]
         stream = self.on_weir("text@tokens=100000").stream("hello")

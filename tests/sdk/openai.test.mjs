@@ -72,6 +72,20 @@ test('without streaming the same is whole', async () => {
   assert.equal(answer.choices[0].finish_reason, 'stop');
 });
 
+test('responses are put together from their events', async () => {
+  const expected = textOf(await chunksOf(await mock.chat.completions.create({ model: 'text', messages, stream: true })));
+
+  const response = await weir.responses.stream({ model: 'mock/text', input: 'hello' }).finalResponse();
+  const whole = await weir.responses.create({ model: 'mock/text', input: 'hello' });
+  const called = await weir.responses.stream({
+    model: 'mock/tool_call', input: 'hello', tools: [{ type: 'function', name: 'forecast', parameters: {}, strict: false }],
+  }).finalResponse();
+
+  assert.deepEqual([response.output_text, whole.output_text], [expected, expected]);
+  assert.deepEqual([response.status, response.usage.total_tokens], ['completed', 21]);
+  assert.equal(called.output[0].arguments, '{"city":"Zürich","days":3}');
+});
+
 test('a 429 before the stream is tried again when it says so', async () => {
   const model = 'flaky@k=1,status=429,after_s=1';
   for (const [client, name, content] of [[weir, `hasty/${model}`, 'one'], [mock, model, 'two']]) {

@@ -178,6 +178,50 @@ class OpenaiPython(unittest.TestCase):
         self.assertEqual(names, ["demo/demo", "hasty/text", "mock/text"])
         self.assertEqual(self.weir.models.retrieve("mock/text").owned_by, "mock")
 
+    def test_responses_are_put_together_from_their_events(self):
+        stream = self.mock.chat.completions.create(model="text@tokens=30", messages=HELLO, stream=True)
+        expected = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+
+        with self.weir.responses.stream(model="mock/text@tokens=30", input="hello") as stream:
+            heard = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+            response = stream.get_final_response()
+        whole = self.weir.responses.create(model="mock/text@tokens=30", input="hello")
+
+        self.assertEqual((heard, response.output_text, whole.output_text), (expected,) * 3)
+        self.assertEqual((response.status, response.usage.total_tokens), ("completed", 31))
+        self.assertEqual((whole.status, whole.usage.output_tokens, whole._request_id), ("completed", 30, whole.id))
+
+    def test_responses_call_tools_and_take_results(self):
+        tools = [{"type": "function", "name": "forecast", "parameters": {"type": "object", "properties": {}}}]
+        asked = {"role": "user", "content": "hello"}
+        with self.weir.responses.stream(model="mock/tool_call", input=[asked], tools=tools) as stream:
+            for _ in stream:
+                pass
+            response = stream.get_final_response()
+        call = response.output[0]
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+
+        answer = self.weir.responses.create(
+            model="mock/text", input=[asked, *(item.to_dict() for item in response.output), result], tools=tools
+        )
+
+        self.assertEqual((call.type, call.name, call.arguments), ("function_call", "forecast", '{"city":"Zürich","days":3}'))
+        self.assertEqual(answer.status, "completed")
+
+    def test_responses_reason_and_fail_in_their_own_events(self):
+        kinds = [event.type for event in self.weir.responses.create(model="mock/reasoning", input="hello", stream=True)]
+        self.assertLess(
+            kinds.index("response.reasoning_summary_text.delta"), kinds.index("response.output_text.delta")
+        )
+
+        *_, last = self.weir.responses.create(model="mock/error_frame", input="hello", stream=True)
+        self.assertEqual((last.type, last.response.status), ("response.failed", "failed"))
+        self.assertEqual(last.response.error.code, "upstream_error")
+
+        with self.assertRaises(openai.BadRequestError) as raised:
+            self.weir.responses.create(model="mock/text", input="hello", previous_response_id="resp_1")
+        self.assertEqual(raised.exception.param, "previous_response_id")
+
     def test_many_streams_at_once(self):
         async def hear():
             async with AsyncOpenAI(base_url=self.servers.weir_url, api_key="any") as client:

@@ -49,6 +49,8 @@ export async function startServers() {
       }
     },
     async stop() {
+      // A second signal cuts weir's wait for running answers short.
+      weir.child.kill();
       await Promise.all([weir.stop(), mock.stop()]);
       await rm(home, { recursive: true, force: true });
     },
@@ -66,8 +68,8 @@ async function start(name, args) {
   child.stdout.resume();
   return {
     url,
+    child,
     async stop() {
-      child.kill();
       child.kill();
       await exited;
     },

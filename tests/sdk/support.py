@@ -68,8 +68,9 @@ class Servers:
         return stats
 
     def stop(self):
+        # A second signal cuts weir's wait for running answers short.
+        self.weir.terminate()
         for process in (self.weir, self.mock):
-            process.terminate()
             process.terminate()
             process.wait(PATIENCE_S)
             process.stdout.close()

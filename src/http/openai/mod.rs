@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `chat.rs`, `models.rs` | the routes |
+//! | `chat.rs`, `models.rs`, `responses/` | the routes |
 //! | `request.rs`, `conversation.rs` | a body, read and resolved |
 //! | `joining.rs` | from a request to a listener of its answer |
 //! | `listening.rs`, `heard.rs` | an answer as it comes: the frames of its log, read back |
@@ -19,6 +19,7 @@ mod joining;
 mod listening;
 pub(super) mod models;
 mod request;
+pub(super) mod responses;
 mod usage;
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::conversation;
 use crate::chat::{ChatRequest, RequestId};
-use crate::config::{Dialect, OpenaiSharing, Provider};
+use crate::config::{OpenaiSharing, Provider};
 use crate::failure::{Code, Failure};
 use crate::http::Api;
 use crate::http::caller::Caller;
@@ -76,14 +76,13 @@ pub(super) fn read(api: &Api, caller: &Caller, request: &HttpRequest, mut fields
     })
 }
 
-/// The client's tools, in OpenAI's shape.
-fn tools(tools: Vec<Value>, provider: &Provider, tools_max: usize) -> ApiResult<Vec<Value>> {
+/// The client's tools, checked, in OpenAI's shape.
+pub(super) fn tools(tools: Vec<Value>, provider: &Provider, tools_max: usize) -> ApiResult<Vec<Value>> {
     if tools.len() > tools_max {
         return Err(ApiError::field("tools", format!("there may be at most {tools_max} tools")));
     }
     let dialect = provider.dialect;
-    let takes_others =
-        dialect.is_chat_completions() || matches!(dialect, Dialect::OpenaiResponses | Dialect::PerplexityAgent);
+    let takes_others = dialect.is_chat_completions() || dialect.is_responses();
     for (at, tool) in tools.iter().enumerate() {
         let name = tool.get("function").and_then(|function| function.get("name")).and_then(Value::as_str);
         match tool.get("type").and_then(Value::as_str) {
@@ -145,7 +144,7 @@ pub(super) fn unprocessable(
 
 /// Whether the answer may serve others who ask the same: clients of this API do not expect that two samples are one,
 /// so by default only where they would be equal anyway.
-fn may_share(api: &Api, chat: &ChatRequest, is_streamed: bool) -> bool {
+pub(super) fn may_share(api: &Api, chat: &ChatRequest, is_streamed: bool) -> bool {
     let config = &api.config;
     let given = |name: &str| chat.extra.get(name).is_some_and(|value| !value.is_null());
     let is_allowed = match config.coalesce.openai_api {
