@@ -265,6 +265,9 @@ pub struct ChatMessage {
     pub tool_call_id: Option<String>,
     /// Signatures of reasoning that the provider wants back, as it gave them.
     pub opaque: Vec<Value>,
+    /// The whole message as a client has written it in the words of chat completions. Providers of that dialect get
+    /// this; for the others it says nothing.
+    pub as_written: Option<Value>,
 }
 
 impl ChatMessage {
@@ -276,6 +279,7 @@ impl ChatMessage {
             tool_calls: Vec::new(),
             tool_call_id: None,
             opaque: Vec::new(),
+            as_written: None,
         }
     }
 }

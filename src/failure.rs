@@ -81,6 +81,8 @@ codes! {
     UnknownProvider = "unknown_provider", 400, InvalidRequest, false;
     /// The provider does not list this model.
     UnknownModel = "unknown_model", 400, InvalidRequest, false;
+    /// On `/v1`: no provider lists this model, or several do.
+    ModelNotFound = "model_not_found", 404, InvalidRequest, false;
     /// The provider has no key, so it cannot be called.
     ProviderUnavailable = "provider_unavailable", 503, Server, false;
     /// Another turn runs in this thread.
@@ -107,6 +109,8 @@ codes! {
     Internal = "internal", 500, Server, true;
     /// The answer was cut short by the server's end.
     Interrupted = "interrupted", 503, Server, true;
+    /// On `/v1`: the request was withdrawn by a cancel. Threads have a status for it.
+    Cancelled = "cancelled", 499, InvalidRequest, false;
     /// No connection to the provider.
     UpstreamConnect = "upstream_connect", 502, Upstream, true;
     /// The provider's name does not resolve.

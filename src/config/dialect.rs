@@ -70,6 +70,16 @@ impl Dialect {
         !matches!(self, Dialect::Ollama | Dialect::Demo)
     }
 
+    /// Whether it is a kind of OpenAI's chat completions, so that what a client has written in it can travel as it is.
+    pub fn is_chat_completions(self) -> bool {
+        matches!(self, Dialect::OpenaiChat | Dialect::Openrouter | Dialect::PerplexitySonar | Dialect::Demo)
+    }
+
+    /// Whether it is a kind of OpenAI's responses.
+    pub fn is_responses(self) -> bool {
+        matches!(self, Dialect::OpenaiResponses | Dialect::PerplexityAgent)
+    }
+
     /// Models of the server at [`Dialect::default_base_url`], the default one first.
     pub(super) fn known_models(self) -> &'static [&'static str] {
         match self {

@@ -37,14 +37,32 @@ impl Config {
             Some(_) => return Err(unknown_model(provider, "does not list this model")),
             None => provider.default_model.clone().ok_or_else(|| unknown_model(provider, "has no default model"))?,
         };
-        if let Err(why) = provider.available() {
-            let message = format!("{} cannot be called: {why}", provider.name);
-            return Err(Failure {
-                provider: Some(provider.name.as_str().into()),
-                ..Failure::new(Code::ProviderUnavailable, message).param("provider")
-            });
-        }
+        callable_now(provider, "provider")?;
         Ok((provider, model))
+    }
+
+    /// The provider and the model that a name on `/v1` means: `provider/model`, or a model that exactly one provider
+    /// lists. What is listed under a name goes before what a provider would accept besides.
+    pub fn resolve_name(&self, name: &str) -> Result<(&Provider, Arc<str>), Failure> {
+        let named = name.split_once('/').and_then(|(first, rest)| Some((self.providers.get(first)?, rest)));
+        let listing: Vec<_> = self.providers.values().filter(|provider| provider.lists(name)).collect();
+        let callable: Vec<_> = listing.iter().copied().filter(|provider| provider.available().is_ok()).collect();
+        let (provider, model) = match (named, listing.as_slice(), callable.as_slice()) {
+            (Some((provider, model)), ..) if provider.lists(model) => (provider, model),
+            (_, [one], _) | (_, _, [one]) => (*one, name),
+            (Some((provider, model)), [], _) if provider.accepts(model) => (provider, model),
+            (_, [], _) => {
+                let message = "no provider lists this model; name it provider/model, or see GET /v1/models";
+                return Err(Failure::new(Code::ModelNotFound, message).param("model"));
+            }
+            (_, several, _) => {
+                let names: Vec<_> = several.iter().map(|provider| format!("{}/{name}", provider.name)).collect();
+                let message = format!("several providers list this model; name one of {}", names.join(", "));
+                return Err(Failure::new(Code::ModelNotFound, message).param("model"));
+            }
+        };
+        callable_now(provider, "model")?;
+        Ok((provider, listed(provider, model)))
     }
 
     /// The pace of every provider under a profile; `None`: there is no such profile. `production` always exists: the
@@ -93,6 +111,15 @@ impl Config {
             }
         }
     }
+}
+
+/// Refuses a provider that lacks its key; `param` is the field that has named it.
+fn callable_now(provider: &Provider, param: &'static str) -> Result<(), Failure> {
+    provider.available().map_err(|why| {
+        let message = format!("{} cannot be called: {why}", provider.name);
+        let provider = Some(provider.name.as_str().into());
+        Failure { provider, ..Failure::new(Code::ProviderUnavailable, message).param(param) }
+    })
 }
 
 fn is_demo(provider: &Provider) -> bool {

@@ -49,7 +49,7 @@ pub struct Config {
     pub default_provider: Option<String>,
     /// Messages of a thread that go upstream with a new one, newest first; 0: only the new one.
     pub history_messages_max: usize,
-    /// What every conversation begins with.
+    /// What the conversation of every thread begins with.
     pub system_prompt: Option<String>,
     /// `[server]`.
     pub server: Server,

@@ -34,7 +34,10 @@ impl ApiError {
         let mut response = HttpResponse::build(status);
         if let Some(retry_after_ms) = self.0.retry_after_ms.filter(|_| matches!(status.as_u16(), 429 | 503)) {
             response.insert_header((header::RETRY_AFTER, retry_after_ms.div_ceil(1_000).to_string()));
+            response.insert_header(("retry-after-ms", retry_after_ms.to_string()));
         }
+        // OpenAI's clients retry every 429 and 5xx otherwise, also where that cannot help.
+        response.insert_header(("x-should-retry", self.0.code.retryable().to_string()));
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }

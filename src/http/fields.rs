@@ -95,6 +95,11 @@ impl Fields {
         }
     }
 
+    /// What nobody has read.
+    pub(super) fn rest(self) -> Map<String, Value> {
+        self.rest
+    }
+
     /// Refuses what nobody has read.
     pub(super) fn finish(self) -> ApiResult<()> {
         match self.rest.into_iter().next() {

@@ -23,7 +23,7 @@ use crate::fanout::{Kept, Outcome, Subscription};
 /// The longest `Idempotency-Key`.
 const IDEMPOTENCY_KEY_LEN_MAX: usize = 255;
 /// The longest answer that may be asked for, in tokens.
-const MAX_TOKENS_MAX: u64 = 1_000_000;
+pub(super) const MAX_TOKENS_MAX: u64 = 1_000_000;
 
 /// How the answer is to be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,13 +181,13 @@ fn read(
 }
 
 /// The id of a request, and who chose it.
-struct Named {
-    request: RequestId,
-    has_own_id: bool,
+pub(super) struct Named {
+    pub(super) request: RequestId,
+    pub(super) has_own_id: bool,
 }
 
 /// Names the request before anything about it can be wrong, so that its refusals carry its name.
-fn name(caller: &Caller, request: &HttpRequest, fields: &mut Fields) -> ApiResult<Named> {
+pub(super) fn name(caller: &Caller, request: &HttpRequest, fields: &mut Fields) -> ApiResult<Named> {
     let chosen = chosen_id(caller, request, fields)?;
     let has_own_id = chosen.is_some();
     let id = chosen.unwrap_or_else(|| RequestId::generate(caller.org.clone()));
@@ -313,7 +313,7 @@ fn check_size(content: &Content, images: &[Part], bytes_max: usize) -> ApiResult
 }
 
 /// `field` is where the image was given.
-fn check_image(field: Cow<'static, str>, part: &Part) -> ApiResult<()> {
+pub(super) fn check_image(field: Cow<'static, str>, part: &Part) -> ApiResult<()> {
     let Part::ImageUrl { image_url } = part else { return Ok(()) };
     let ImageUrl { url, detail } = image_url;
     if !(url.starts_with("https://") || url.starts_with("data:image/")) {
@@ -358,7 +358,7 @@ fn tools(fields: &mut Fields, tools_max: usize) -> ApiResult<Vec<Value>> {
 }
 
 /// What `X-Coalesce` says; nothing is the same as `on`.
-fn may_share(request: &HttpRequest) -> ApiResult<bool> {
+pub(super) fn may_share(request: &HttpRequest) -> ApiResult<bool> {
     let Some(value) = request.headers().get("x-coalesce") else { return Ok(true) };
     match value.as_bytes() {
         on if on.eq_ignore_ascii_case(b"on") => Ok(true),
@@ -368,7 +368,7 @@ fn may_share(request: &HttpRequest) -> ApiResult<bool> {
 }
 
 /// How urgent the request is; a message is, unless its header says otherwise.
-fn priority(request: &HttpRequest) -> ApiResult<Priority> {
+pub(super) fn priority(request: &HttpRequest) -> ApiResult<Priority> {
     let Some(value) = request.headers().get("x-priority") else { return Ok(Priority::default()) };
     let found = value.to_str().ok().and_then(Priority::find);
     found.ok_or_else(|| ApiError::field("X-Priority", "a priority is user or background"))

@@ -12,6 +12,7 @@ mod fields;
 pub mod files;
 mod health;
 mod messages;
+mod openai;
 mod page;
 mod path;
 mod rendering;
@@ -69,6 +70,10 @@ fn chat(app: &mut ServiceConfig) {
         .service(at("/api/requests/{request}/stream").stream(streams::of_request))
         .service(at("/api/providers").document(health::providers))
         .service(at("/").document(page::index));
+    app.service(at("/v1/chat/completions").post(openai::chat::complete))
+        .service(at("/v1/responses").post(openai::responses::create))
+        .service(at("/v1/models").document(openai::models::list))
+        .service(at("/v1/models/{model:.+}").document(openai::models::read));
 }
 
 /// What operators use.

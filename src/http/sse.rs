@@ -35,7 +35,16 @@ impl Pings {
         let early = Duration::from_millis(server.ping_early_ms);
         Self { early, interval: Duration::from_millis(server.ping_interval_ms) }
     }
+
+    /// What a stream says that has been silent since `last_sent`, if it is time to say something.
+    pub(super) fn sign_of_life(&self, last_sent: Instant, said_content: bool) -> Option<Bytes> {
+        let silence = if said_content { self.interval } else { self.early };
+        (last_sent.elapsed() >= silence).then_some(KEEP_ALIVE)
+    }
 }
+
+/// A comment, which clients skip.
+pub(super) const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 /// See the module.
 pub(super) struct LogBody {
@@ -112,16 +121,11 @@ impl LogBody {
                             // It came just now: what it lets this listener see may have come before it.
                             continue;
                         }
-                        self.sign_of_life()
+                        self.pings.sign_of_life(self.last_sent, self.said_content)
                     }
                 },
             };
         }
-    }
-
-    fn sign_of_life(&self) -> Option<Bytes> {
-        let silence = if self.said_content { self.pings.interval } else { self.pings.early };
-        (self.last_sent.elapsed() >= silence).then(|| Bytes::from_static(b": keep-alive\n\n"))
     }
 }
 

@@ -23,7 +23,7 @@ use crate::fanout::{Attachment, Subscription};
 use crate::store::{History, Message, NewUserMessage, StoredRequest};
 
 /// How often a request that loses a race for its thread tries again.
-const TRIES_MAX: u32 = 8;
+pub(super) const TRIES_MAX: u32 = 8;
 
 /// What a client asks for, checked and resolved.
 #[derive(Debug, Clone)]
@@ -58,9 +58,7 @@ pub(super) enum Answer {
 
 /// Gets a listener for what is asked.
 pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<Answer> {
-    if api.drain.has_begun() {
-        return Err(ApiError(Failure::new(Code::Draining, "the server is about to stop").retry_after_ms(1_000)));
-    }
+    refuse_when_draining(api)?;
     if let Some(stored) = repeated(api, caller, &asked).await? {
         return Ok(Answer::Stored(Box::new(stored)));
     }
@@ -105,6 +103,14 @@ async fn in_time(api: &Api, other: &RequestId, come: impl AsyncFnOnce(&Subscript
         failure.conflicting_request_id = Some(other.as_str().into());
         failure.into()
     })
+}
+
+/// A server that is about to stop takes no new work.
+pub(super) fn refuse_when_draining(api: &Api) -> ApiResult<()> {
+    if !api.drain.has_begun() {
+        return Ok(());
+    }
+    Err(ApiError(Failure::new(Code::Draining, "the server is about to stop").retry_after_ms(1_000)))
 }
 
 /// The same request as the store remembers it, when the coalescer does not any more.
@@ -156,7 +162,7 @@ fn write(
         NewUserMessage { id, content, meta: json!(asked.meta) }
     });
     let is_message = asked.content.is_some() && asked.tools.is_empty();
-    let twin = is_message.then(|| RequestKey::new(&scope(api, caller, asked), &chat));
+    let twin = is_message.then(|| RequestKey::new(&scope(api, caller, asked.user.as_deref()), &chat));
     Ok(Join {
         request: asked.request.clone(),
         identity: asked.identity.clone(),
@@ -226,9 +232,10 @@ fn said(message: Message) -> Option<ChatMessage> {
     says_something.then(|| ChatMessage { content, opaque, ..ChatMessage::text(role, "") })
 }
 
-fn scope(api: &Api, caller: &Caller, asked: &Asked) -> Scope {
+/// Who may share with `caller`, on behalf of `user`.
+pub(super) fn scope(api: &Api, caller: &Caller, user: Option<&str>) -> Scope {
     match api.config.coalesce.scope {
-        ShareScope::Principal => Scope::Principal(caller.org.clone(), caller.principal(asked.user.as_deref())),
+        ShareScope::Principal => Scope::Principal(caller.org.clone(), caller.principal(user)),
         ShareScope::Org => Scope::Org(caller.org.clone()),
     }
 }

@@ -73,7 +73,7 @@ enum Answer {
 use Answer::{HasEnded, Runs};
 
 /// Every route: its method and path, whom it is for, what it is asked about, what it answers.
-const ROUTES: [(&str, &str, For, Answer, u16); 28] = [
+const ROUTES: [(&str, &str, For, Answer, u16); 32] = [
     ("GET", "/health", For::Anybody, Runs, 200),
     ("GET", "/ready", For::Anybody, Runs, 200),
     ("GET", "/", For::Anybody, Runs, 200),
@@ -94,6 +94,10 @@ const ROUTES: [(&str, &str, For, Answer, u16); 28] = [
     ("POST", "/api/threads/cancel/{request}", For::Org, Runs, 200),
     ("GET", "/api/requests/{request}", For::Org, Runs, 200),
     ("GET", "/api/requests/{request}/stream", For::Org, Runs, 200),
+    ("POST", "/v1/chat/completions", For::Members, Runs, 200),
+    ("POST", "/v1/responses", For::Members, Runs, 200),
+    ("GET", "/v1/models", For::Members, Runs, 200),
+    ("GET", "/v1/models/{model:.+}", For::Members, Runs, 200),
     ("GET", "/api/metrics/performance", For::Admins, Runs, 200),
     ("GET", "/api/admin/pacers", For::Admins, Runs, 200),
     ("PATCH", "/api/admin/pacers/{provider}", For::Admins, Runs, 200),
@@ -142,6 +146,7 @@ impl Thing {
             .replace("{message}", &self.message)
             .replace("{provider}", "mock")
             .replace("{profile}", "production")
+            .replace("{model:.+}", "mock/mock")
             .replace("{file}", "app.js")
     }
 
@@ -156,6 +161,10 @@ impl Thing {
 fn body(method: &str, path: &str) -> Option<Value> {
     let is_message = path.ends_with("/messages") || path.ends_with("/messages/stream");
     match method {
+        "POST" if path == "/v1/responses" => Some(json!({ "model": "mock/mock", "input": "hello" })),
+        "POST" if path.starts_with("/v1") => {
+            Some(json!({ "model": "mock/mock", "messages": [{ "role": "user", "content": "hello" }] }))
+        }
         "POST" if is_message => Some(message("and then?", "mock")),
         "PATCH" if path.starts_with("/api/threads") => Some(json!({ "pinned": true })),
         "POST" | "PATCH" => Some(json!({})),

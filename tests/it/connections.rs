@@ -360,7 +360,7 @@ async fn who_speaks_http_1_0_gets_streams_that_end_with_the_connection() {
 }
 
 /// Every path, and what it allows.
-const PATHS: [(&str, &str); 23] = [
+const PATHS: [(&str, &str); 27] = [
     ("/", "GET, HEAD"),
     ("/admin", "GET, HEAD"),
     ("/assets/app.js", "GET, HEAD"),
@@ -378,6 +378,10 @@ const PATHS: [(&str, &str); 23] = [
     ("/api/threads/cancel/r", "POST"),
     ("/api/requests/r", "GET, HEAD"),
     ("/api/requests/r/stream", "GET"),
+    ("/v1/chat/completions", "POST"),
+    ("/v1/responses", "POST"),
+    ("/v1/models", "GET, HEAD"),
+    ("/v1/models/mock/mock", "GET, HEAD"),
     ("/api/metrics/performance", "GET, HEAD"),
     ("/api/admin/pacers", "GET, HEAD"),
     ("/api/admin/pacers/mock", "PATCH"),

@@ -29,6 +29,12 @@ mod input;
 #[cfg(test)]
 mod listeners;
 #[cfg(test)]
+mod openai;
+#[cfg(test)]
+mod openai_requests;
+#[cfg(test)]
+mod openai_responses;
+#[cfg(test)]
 mod operating;
 #[cfg(test)]
 mod orgs;

@@ -67,6 +67,9 @@ fn messages(flavor: &Flavor, request: &ChatRequest) -> Value {
 }
 
 fn message(flavor: &Flavor, said: &ChatMessage) -> Value {
+    if let Some(written) = &said.as_written {
+        return written.clone();
+    }
     let role = said.role.as_str();
     match said.role {
         Role::User => json!({"role": role, "content": said.content}),

@@ -46,25 +46,30 @@ impl Gateway {
         Self::with_all(server, FAST, "").await
     }
 
+    /// With keys before the first table.
+    pub(crate) async fn with_keys(keys: &str) -> Self {
+        Self::build(Mock::start().await, keys, "", FAST, "").await
+    }
+
     /// With other keys of the provider's table, and further tables.
     pub(crate) async fn with(provider: &str, tables: &str) -> Self {
         Self::with_all("", provider, tables).await
     }
 
     async fn with_all(server: &str, provider: &str, tables: &str) -> Self {
-        Self::build(Mock::start().await, server, provider, tables).await
+        Self::build(Mock::start().await, "", server, provider, tables).await
     }
 
     /// In front of a mock of one's own, with other keys of the provider's table.
     pub(crate) async fn before(mock: Mock, provider: &str) -> Self {
-        Self::build(mock, "", provider, "").await
+        Self::build(mock, "", "", provider, "").await
     }
 
-    async fn build(mock: Mock, server: &str, provider: &str, tables: &str) -> Self {
+    async fn build(mock: Mock, keys: &str, server: &str, provider: &str, tables: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("weir.db");
         let toml = config(&mock.url(), database.to_str().unwrap(), provider, tables);
-        let toml = toml.replacen("[server]", &format!("[server]\n{server}"), 1);
+        let toml = toml.replacen("[server]", &format!("{keys}\n[server]\n{server}"), 1);
         let config = Config::load(Some(("test.toml", &toml)), []).unwrap_or_else(|error| panic!("{error}\n{toml}"));
         let app = App::start(config, Arc::new(app::transport)).await.unwrap();
         let client = Client::new(&format!("http://{}", app.address)).unwrap();

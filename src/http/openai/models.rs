@@ -1,0 +1,30 @@
+//! `GET /v1/models`, `/v1/models/{id}`: what can be asked for, by names that every request can use.
+
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path};
+use serde_json::{Value, json};
+
+use crate::http::Api;
+use crate::http::caller::Caller;
+use crate::http::error::ApiResult;
+
+/// The models of all providers that can be called.
+pub(in crate::http) async fn list(api: Data<Api>, _: Caller) -> HttpResponse {
+    let callable = api.config.providers.values().filter(|provider| provider.available().is_ok());
+    let models = callable.flat_map(|provider| {
+        let provider_name = provider.name.as_str();
+        provider.models.iter().map(move |listed| model(provider_name, listed))
+    });
+    HttpResponse::Ok().json(json!({ "object": "list", "data": models.collect::<Vec<_>>() }))
+}
+
+/// One model, by any name that a request may use for it.
+pub(in crate::http) async fn read(api: Data<Api>, _: Caller, name: Path<String>) -> ApiResult {
+    let (provider, found) = api.config.resolve_name(&name)?;
+    Ok(HttpResponse::Ok().json(model(provider.name.as_str(), &found)))
+}
+
+fn model(provider: &str, name: &str) -> Value {
+    // When a model was made is not known here.
+    json!({ "id": format!("{provider}/{name}"), "object": "model", "created": 0, "owned_by": provider })
+}
