@@ -32,7 +32,7 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult
             Ok(Ok(attachment)) => return Ok(attachment),
             Ok(Err(NotJoined::Failed(failure))) => return Err(failure.into()),
             Ok(Err(NotJoined::SequenceMoved | NotJoined::JustEnded | NotJoined::TurnEnding(_))) => {
-                tokio::task::yield_now().await
+                tokio::task::yield_now().await;
             }
             Err(_) => return Err(ApiError::new(Code::Internal, "the answer could not be processed")),
         }

@@ -352,13 +352,7 @@ impl Pair {
                 }
             }
             Op::TurnEnded { which, thread } => {
-                if let Some(Flight { stream, .. }) = self.model.running.get(which) {
-                    for of in 0..2 {
-                        let thread = thread_id(of, thread);
-                        self.tables.turn_ended(stream, &thread);
-                        self.model.turns.retain(|turn| turn.stream != *stream || turn.ids.thread != thread);
-                    }
-                }
+                [0, 1].into_iter().for_each(|of| self.turn_ended(which, &thread_id(of, thread)));
             }
             Op::Left { org, request } => {
                 let request = request_id(org, request);
@@ -366,11 +360,7 @@ impl Pair {
                 self.model.turns.iter_mut().for_each(|turn| turn.members.retain(|member| *member != request));
             }
             Op::NotTaken { org, request } => {
-                let request = request_id(org, request);
-                let Some(known) = self.model.requests.iter().find(|known| known.id == request).cloned() else { return };
-                self.tables.not_taken(&known.stream, &request);
-                self.model.forget(&known.stream, &request);
-                self.model.turns.iter_mut().for_each(|turn| turn.members.retain(|member| *member != request));
+                self.not_taken(&request_id(org, request));
             }
             Op::IntendCancel { org, request } => {
                 let request = request_id(org, request);
@@ -392,6 +382,19 @@ impl Pair {
             }
         }
         self.compare();
+    }
+
+    fn turn_ended(&mut self, which: usize, thread: &ThreadId) {
+        let Some(Flight { stream, .. }) = self.model.running.get(which) else { return };
+        self.tables.turn_ended(stream, thread);
+        self.model.turns.retain(|turn| turn.stream != *stream || turn.ids.thread != *thread);
+    }
+
+    fn not_taken(&mut self, request: &RequestId) {
+        let Some(known) = self.model.requests.iter().find(|known| known.id == *request).cloned() else { return };
+        self.tables.not_taken(&known.stream, request);
+        self.model.forget(&known.stream, request);
+        self.model.turns.iter_mut().for_each(|turn| turn.members.retain(|member| member != request));
     }
 
     fn leave(&mut self, which: usize) {
