@@ -10,9 +10,11 @@ pub mod frames;
 pub mod gemini;
 mod images;
 mod json;
+mod moments;
 pub mod ollama;
 pub mod openai_chat;
 pub mod openai_responses;
+mod rate;
 mod refused;
 pub mod registry;
 mod sources;
@@ -20,6 +22,7 @@ pub mod upstream;
 
 use serde_json::Value;
 
+pub use self::rate::{Allowance, REMAINING_MAX, RESET_MAX, RateHint, rate_headers};
 use crate::chat::ChatRequest;
 use crate::event::{Event, Finish};
 use crate::failure::Failure;

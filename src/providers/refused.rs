@@ -1,9 +1,8 @@
 //! Refused: what HTTP itself says about an answer that is no success, the same in every dialect: the code behind a
 //! status, how long to wait, and the provider's id of the call.
 
-use std::time::SystemTime;
-
 use super::Head;
+use super::moments::{answered_s, duration_ms, epoch_s, finite, http_date_s};
 use crate::failure::{Code, Failure};
 
 /// No pause is longer than this, whatever a provider asks for.
@@ -79,13 +78,12 @@ fn message(code: Code, status: u16) -> String {
 /// here and a wrong one does not matter; without it they say nothing.
 fn asked_by_headers_ms(head: &Head) -> Option<f64> {
     let number = |name: &str| head.header(name).and_then(finite);
-    let now = head.header("date").and_then(date_s);
+    let now = answered_s(head);
     let until = |then_s: f64| now.map(|now_s| (then_s - now_s) * 1_000.0);
-    let retry_after = |text: &str| finite(text).map(|s| s * 1_000.0).or_else(|| date_s(text).and_then(until));
-    let reset = |text: &str| match finite(text) {
-        Some(epoch_ms) if epoch_ms > 1e11 => until(epoch_ms / 1_000.0),
-        Some(epoch_s) if epoch_s > 1e9 => until(epoch_s),
-        _ => duration_ms(text),
+    let retry_after = |text: &str| finite(text).map(|s| s * 1_000.0).or_else(|| http_date_s(text).and_then(until));
+    let reset = |text: &str| match epoch_s(text) {
+        Some(then_s) => until(then_s),
+        None => duration_ms(text),
     };
     // Of several limits only the exhausted ones have to be waited for.
     let limit = |what: &str| {
@@ -98,42 +96,6 @@ fn asked_by_headers_ms(head: &Head) -> Option<f64> {
         .or_else(|| head.header("retry-after").and_then(retry_after))
         .or(limits)
         .or_else(|| head.header("x-ratelimit-reset").and_then(reset))
-}
-
-/// A length of time such as `6m0.5s`, `20ms` or `7` (seconds), in milliseconds.
-pub(super) fn duration_ms(text: &str) -> Option<f64> {
-    if let Some(seconds) = finite(text) {
-        return Some(seconds * 1_000.0);
-    }
-    let mut rest = text.trim();
-    let mut total_ms = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|char: char| !char.is_ascii_digit() && char != '.')?;
-        let (number, tail) = rest.split_at(digits);
-        let unit_len = tail.find(|char: char| char.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit_len);
-        let unit_ms = match unit {
-            "h" => 3_600_000.0,
-            "m" => 60_000.0,
-            "s" => 1_000.0,
-            "ms" => 1.0,
-            "us" | "µs" => 1e-3,
-            "ns" => 1e-6,
-            _ => return None,
-        };
-        total_ms += finite(number)? * unit_ms;
-        rest = tail;
-    }
-    (total_ms > 0.0).then_some(total_ms)
-}
-
-fn finite(text: &str) -> Option<f64> {
-    text.trim().parse::<f64>().ok().filter(|number| number.is_finite())
-}
-
-fn date_s(text: &str) -> Option<f64> {
-    let since = httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::UNIX_EPOCH);
-    since.ok().map(|since| since.as_secs_f64())
 }
 
 /// The provider's id of the call, if it is short and plain enough to be one.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::failure::{Code, Failure};
 use crate::providers::openai_chat::errors;
-use crate::providers::{Head, json, refused};
+use crate::providers::{Head, json, moments, refused};
 
 /// What messages say that the common words do not cover.
 const PHRASES: [(Code, &str); 3] = [
@@ -86,44 +86,11 @@ fn complete(mut failure: Failure, document: &Value, error: &Value) -> Failure {
 
 /// How long until every exhausted limit is restored, by the answer's own clock.
 fn until_reset_ms(head: &Head) -> Option<f64> {
-    let now_s = head.header("date").and_then(|date| httpdate::parse_http_date(date).ok());
-    let now_s = now_s?.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?.as_secs_f64();
+    let now_s = moments::answered_s(head)?;
     let until = |what: &&str| {
         let left = head.header(&format!("anthropic-ratelimit-{what}-remaining"));
         let reset = head.header(&format!("anthropic-ratelimit-{what}-reset")).filter(|_| left == Some("0"))?;
-        rfc3339_s(reset).map(|then_s| (then_s - now_s) * 1_000.0)
+        moments::rfc3339_s(reset).map(|then_s| (then_s - now_s) * 1_000.0)
     };
     LIMITS.iter().filter_map(until).reduce(f64::max)
-}
-
-/// A moment such as `2026-11-24T14:01:26Z`, in seconds since 1970. The API writes them in UTC.
-fn rfc3339_s(text: &str) -> Option<f64> {
-    let (date, time) = text.trim().strip_suffix(['Z', 'z'])?.split_once(['T', 't'])?;
-    let three = |text: &str, separator: char| {
-        let mut parts = text.split(separator).map(|part| part.parse::<f64>().ok().filter(|number| *number >= 0.0));
-        let three = (parts.next()??, parts.next()??, parts.next()??);
-        parts.next().is_none().then_some(three)
-    };
-    let (year, month, day) = three(date, '-')?;
-    let (hour, minute, second) = three(time, ':')?;
-    // Years begin in March here, so that leap days come last.
-    let (year, month) = if month > 2.0 { (year, month - 3.0) } else { (year - 1.0, month + 9.0) };
-    let leap_days = (year / 4.0).floor() - (year / 100.0).floor() + (year / 400.0).floor();
-    let days = 365.0 * year + leap_days + ((153.0 * month + 2.0) / 5.0).floor() + day - 1.0 - 719_468.0;
-    Some(((days * 24.0 + hour) * 60.0 + minute) * 60.0 + second)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_are_read_as_seconds() {
-        assert_eq!(rfc3339_s("1970-01-01T00:00:00Z"), Some(0.0));
-        assert_eq!(rfc3339_s("1994-11-06T08:49:37Z"), Some(784_111_777.0));
-        assert_eq!(rfc3339_s("2000-02-29T23:59:59.5Z"), Some(951_868_799.5));
-        for other in ["", "soon", "2026-11-24", "2026-11-24T14:01:26+01:00", "2026-11-24T14:01Z", "a-b-cTd:e:fZ"] {
-            assert_eq!(rfc3339_s(other), None, "{other}");
-        }
-    }
 }

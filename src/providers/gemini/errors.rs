@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::event::Finish;
 use crate::failure::{Code, Failure};
 use crate::providers::openai_chat::errors;
-use crate::providers::{Head, json, refused};
+use crate::providers::{Head, json, moments, refused};
 
 /// What messages say where nothing else does.
 const PHRASES: &[(Code, &[&str])] = &[
@@ -132,7 +132,7 @@ fn asked_ms(error: &Value) -> Option<f64> {
     let delay = |detail: &Value| {
         let delay = json::get(detail, "retryDelay")?;
         let part = |key: &str| json::get(delay, key).and_then(json::count).unwrap_or(0) as f64;
-        let spelled = delay.as_str().and_then(refused::duration_ms);
+        let spelled = delay.as_str().and_then(moments::duration_ms);
         spelled.or_else(|| delay.is_object().then(|| part("seconds") * 1e3 + part("nanos") / 1e6))
     };
     json::items(error, "details").iter().find_map(delay)

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use crate::failure::{Code, Failure};
-use crate::providers::{Head, json, refused};
+use crate::providers::{Head, json, moments, refused};
 
 /// The words of `code`, `type` and their kin that say precisely what is wrong.
 const PRECISE: &[(Code, &[&str])] = &[
@@ -279,7 +279,7 @@ pub(in crate::providers) fn message(error: &Value) -> Option<String> {
 /// The pause that an error asks for.
 fn asked_ms(error: &Value) -> Option<f64> {
     let seconds = |value: &Value| json::get(value, "retry_after").and_then(Value::as_f64).map(|s| s * 1_000.0);
-    let delay = |detail: &Value| json::text(detail, "retryDelay").and_then(refused::duration_ms);
+    let delay = |detail: &Value| json::text(detail, "retryDelay").and_then(moments::duration_ms);
     seconds(error)
         .or_else(|| json::get(error, "availability").and_then(seconds))
         .or_else(|| json::items(error, "details").iter().find_map(delay))
