@@ -12,6 +12,7 @@ pub mod demo;
 mod http1;
 mod http2;
 mod recycle;
+mod rest;
 mod settings;
 #[cfg(test)]
 mod tests;
