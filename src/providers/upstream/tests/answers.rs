@@ -1,5 +1,7 @@
 //! What is asked, and what comes back.
 
+use std::time::SystemTime;
+
 use futures_util::{FutureExt, StreamExt};
 use socket2::SockRef;
 use tokio::time::timeout;
@@ -93,6 +95,25 @@ async fn the_head_is_passed_on_with_names_in_lower_case_and_in_order() {
     assert_eq!(opened.head.header("retry-after"), Some("3"));
     assert_eq!(opened.head.header("x-id"), Some("\u{e9}t\u{e9}"));
     assert_eq!(next(&mut opened.body).await, "no");
+}
+
+#[actix_rt::test]
+async fn an_answer_without_a_date_gets_that_of_its_arrival() {
+    let date_of = async |header: &str| {
+        let server = Server::plain().await;
+        let (transport, _folder) = transport_to(&server);
+        let answer = format!("HTTP/1.1 429 Slow Down\r\n{header}content-length: 0\r\n\r\n");
+        let (opened, _peer) = answered(&server, &transport, &answer).await;
+        httpdate::parse_http_date(opened.head.header("date").unwrap()).unwrap()
+    };
+    let before = SystemTime::now() - Duration::from_secs(1);
+
+    for header in ["", "date: \r\n", "date: yesterday\r\n"] {
+        let date = date_of(header).await;
+        assert!(date >= before && date <= SystemTime::now(), "{header:?}: {date:?}");
+    }
+    let theirs = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    assert_eq!(date_of("date: Sun, 06 Nov 1994 08:49:37 GMT\r\n").await, theirs);
 }
 
 #[actix_rt::test]
