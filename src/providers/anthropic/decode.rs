@@ -95,7 +95,7 @@ impl Decode for Decoder {
     }
 
     fn finish(&self) -> Finish {
-        let finish = self.finish.clone().unwrap_or(Finish { reason: FinishReason::Stop, native: None });
+        let finish = self.finish.clone().unwrap_or(Finish::UNTOLD);
         match finish.reason {
             // Some gateways say so.
             FinishReason::Stop if self.calls.any() => Finish { reason: FinishReason::ToolCalls, ..finish },
@@ -332,7 +332,8 @@ impl Decoder {
         }
     }
 
-    /// The terminator has come. Without a finish reason the answer counts if it has said anything.
+    /// The terminator has come. Without a finish reason the answer counts if it has said anything, and nothing is
+    /// said about why it ended.
     fn close(&mut self, out: &mut Out<'_>) -> Result<Flow, Failure> {
         if self.finish.is_none() && !self.said {
             return Err(Failure::new(Code::UpstreamProtocol, "the provider's answer is empty"));

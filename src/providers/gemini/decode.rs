@@ -104,7 +104,7 @@ impl Decode for Decoder {
     }
 
     fn finish(&self) -> Finish {
-        let mut finish = self.finish.clone().unwrap_or(Finish { reason: FinishReason::Stop, native: None });
+        let mut finish = self.finish.clone().unwrap_or(Finish::UNTOLD);
         if finish.reason == FinishReason::Stop && self.calls.any() {
             finish.reason = FinishReason::ToolCalls;
         }

@@ -114,8 +114,7 @@ impl Decode for Decoder {
     }
 
     fn finish(&self) -> Finish {
-        let Finish { reason, native } =
-            self.finish.clone().unwrap_or(Finish { reason: FinishReason::Stop, native: None });
+        let Finish { reason, native } = self.finish.clone().unwrap_or(Finish::UNTOLD);
         let length = native.as_deref().is_some_and(|native| reason_of(native) == FinishReason::Length);
         let reason = match reason {
             // OpenRouter calls it `tool_calls` even when the limit has cut the arguments.
@@ -326,7 +325,8 @@ impl Decoder {
         }
     }
 
-    /// The terminator has come. Without a finish reason the answer counts if it has said anything.
+    /// The terminator has come. Without a finish reason the answer counts if it has said anything, and nothing is
+    /// said about why it ended.
     fn close(&mut self, out: &mut Out<'_>) -> Result<(), Failure> {
         if self.finish.is_none() && !self.has_said() {
             return Err(Failure::new(Code::UpstreamProtocol, "the provider's answer is empty"));

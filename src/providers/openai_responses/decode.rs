@@ -86,7 +86,7 @@ impl Decode for Decoder {
     }
 
     fn finish(&self) -> Finish {
-        self.finish.clone().unwrap_or(Finish { reason: FinishReason::Error, native: None })
+        self.finish.clone().unwrap_or(Finish::UNTOLD)
     }
 }
 
