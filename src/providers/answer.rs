@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::frames::{FRAME_LEN_MAX, Framer, Unit};
-use super::{Decode, Flow, Frame, Framing, Piece, json};
+use super::{Decode, Flow, Frame, Framing, Piece, bounds, json};
 use crate::event::Finish;
 use crate::failure::{Code, Failure};
 
@@ -46,6 +46,7 @@ impl AnswerDecoder {
         if self.ended {
             return Ok(Flow::Ended);
         }
+        let out = &mut |piece: Piece<'_>| out(bounds::piece(piece));
         let listener = &mut self.listener;
         let flow = self.framer.push(bytes, &mut |unit| listener.unit(unit, out))?;
         self.ended = flow == Flow::Ended;
@@ -57,6 +58,7 @@ impl AnswerDecoder {
         if self.ended {
             return Ok(());
         }
+        let out = &mut |piece: Piece<'_>| out(bounds::piece(piece));
         let listener = &mut self.listener;
         let flow = self.framer.end(&mut |unit| listener.unit(unit, out));
         let flow = flow.map_err(|failure| match failure.code {
@@ -70,7 +72,7 @@ impl AnswerDecoder {
 
     /// How the answer ended; asked after [`Flow::Ended`] or a successful [`AnswerDecoder::end`].
     pub fn finish(&self) -> Finish {
-        self.listener.decode.finish()
+        bounds::finish(self.listener.decode.finish())
     }
 
     /// What the last [`AnswerDecoder::push`] has brought: comments keep an answer alive, frames move it on.

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod anthropic;
+mod bounds;
 mod extras;
 pub mod frames;
 pub mod gemini;

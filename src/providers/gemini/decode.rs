@@ -98,7 +98,7 @@ impl Decode for Decoder {
         };
         let cut = finish.reason == FinishReason::Length;
         self.calls.complete(cut, out);
-        self.grounding.complete(out);
+        self.grounding.complete(&self.extras, out);
         self.tell_usage(out);
         Ok(())
     }

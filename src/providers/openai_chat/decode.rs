@@ -193,9 +193,7 @@ impl Decoder {
             { results.iter().rev() }.filter_map(|result| Some((json::text(result, "url")?, result))).collect();
         let about = |cited: &Value| cited.as_str().and_then(|url| by_url.get(url).copied());
         let cited = json::items(chunk, "citations").iter().map(|cited| about(cited).unwrap_or(cited));
-        if let Some(event) = self.sources.add(cited.chain(results)) {
-            out(Piece::Event(event));
-        }
+        self.sources.tell(cited.chain(results), &self.extras, out);
     }
 
     fn choice(&mut self, choice: &Value, out: &mut Out<'_>) -> Result<(), Failure> {
@@ -235,9 +233,7 @@ impl Decoder {
         }
         let (sources, other): (Vec<&Value>, Vec<&Value>) =
             json::items(delta, "annotations").iter().map(annotated).partition(|it| json::text(it, "url").is_some());
-        if let Some(event) = self.sources.add(sources) {
-            out(Piece::Event(event));
-        }
+        self.sources.tell(sources, &self.extras, out);
         other.into_iter().for_each(|annotation| self.extras.piece("annotation", annotation, out));
         for (name, value) in json::fields(delta) {
             if !DELTA_FIELDS.contains(&name.as_str()) && !json::is_blank(value) {
