@@ -119,7 +119,9 @@ impl Listener {
     /// Takes a JSON document without a frame around it. Some servers wrap it in an array.
     fn document(&mut self, document: &str, out: &mut dyn FnMut(Piece<'_>)) -> Result<Flow, Failure> {
         self.documents += 1;
-        if let Ok(Value::Array(items)) = json::parse(document) {
+        // Only an array is read here: what is large should not be read twice.
+        let array = document.trim_start().starts_with('[').then(|| json::parse(document));
+        if let Some(Ok(Value::Array(items))) = array {
             for item in items {
                 let data = item.to_string();
                 if self.decode.frame(&Frame { event: None, data: &data }, out)? == Flow::Ended {

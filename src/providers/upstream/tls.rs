@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+
+use crate::config;
 
 /// Trusts the public roots and the certificates in `ca_file`; offers HTTP/1.1 alone. `Err` says what is wrong with
 /// the file.
@@ -18,7 +18,7 @@ pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>,
     let mut roots = RootCertStore::empty();
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     if let Some(path) = ca_file {
-        add(path, &mut roots)?;
+        roots.extend(config::authorities(path)?.roots);
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("ring has suites for the default versions");
@@ -32,24 +32,6 @@ pub(super) fn offering(trust: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientC
     let mut config = trust.clone();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Arc::new(config)
-}
-
-fn add(path: &Path, roots: &mut RootCertStore) -> Result<(), String> {
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| reason(&error))?;
-    let mut none = true;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| reason(&error))?;
-        roots.add(certificate).map_err(|error| format!("not a certificate authority: {error}"))?;
-        none = false;
-    }
-    if none { Err("no PEM certificate in it".to_owned()) } else { Ok(()) }
-}
-
-fn reason(error: &pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        _ => "not a PEM file".to_owned(),
-    }
 }
 
 /// Why a handshake came to nothing.
