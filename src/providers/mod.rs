@@ -15,6 +15,7 @@ mod moments;
 pub mod ollama;
 pub mod openai_chat;
 pub mod openai_responses;
+mod owned;
 mod rate;
 mod refused;
 pub mod registry;
