@@ -110,7 +110,7 @@ impl Upstream {
         let mut targets = BTreeMap::new();
         for provider in config.providers.values().filter(|provider| provider.available().is_ok()) {
             warn_of_idle_settings(provider);
-            let adapter = registry::adapter(provider.dialect);
+            let adapter = registry::of(provider);
             let pacer = guard_pacer(&mut guardian, provider);
             let transport = make(provider, &*adapter)?;
             tokio::task::spawn_local(transport.keep_warm());

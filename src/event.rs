@@ -271,6 +271,11 @@ pub struct Finish {
     pub native: Option<String>,
 }
 
+impl Finish {
+    /// Of an answer that is whole, but whose provider never said why it ended.
+    pub const UNTOLD: Finish = Finish { reason: FinishReason::Other, native: None };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,11 @@
 //! Check: what must hold between the keys of the configuration, beyond the type and the range of each.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use super::Config;
 use super::address::{check_base_url, is_host};
+use super::authorities::authorities;
 use super::dialect::Dialect;
 use super::load::Written;
 use super::provider::{DEMO, ProviderTable, env_prefix, is_model, parse_route};
@@ -56,15 +58,27 @@ pub(super) fn provider(path: &str, name: &str, table: &ProviderTable, report: &m
         None if provider.any_model => {}
         None => wrong("models", "expected at least one, or any_model = true"),
     }
+    if let Some(Err(what)) = provider.ca_file.as_deref().map(authorities) {
+        wrong("ca_file", &what);
+    }
     for (n, route) in table.fallback.iter().flatten().enumerate() {
         if parse_route(route).is_none_or(|route| !is_model(&route.model)) {
             wrong(&format!("fallback[{n}]"), "expected provider/model");
         }
     }
+    if let Some(keepalive_ms) = provider.dialect.keepalive_ms().filter(|ms| *ms >= provider.idle_timeout_ms) {
+        // It may be meant: a server of one's own can be quicker.
+        let dialect = provider.dialect;
+        let what = format!("{dialect} tells every {keepalive_ms} ms that it still thinks: such answers will be cut");
+        report.doubt(&format!("{path}.idle_timeout_ms"), what);
+    }
 }
 
-/// The names that requests may use for weir.
-pub(super) fn hosts(config: &Config, report: &mut Report<'_>) {
+/// The addresses that weir listens on, and the names that requests may use for it.
+pub(super) fn addresses(config: &Config, report: &mut Report<'_>) {
+    if config.server.admin_bind.is_some_and(|admin| overlap(admin, config.server.bind)) {
+        report.key("server.admin_bind", "bind has this address already; \"\" shares it");
+    }
     for (n, host) in config.server.allowed_hosts.iter().enumerate() {
         if !is_host(host) {
             report.key(&format!("server.allowed_hosts[{n}]"), "expected a host without scheme and port");
@@ -94,6 +108,10 @@ pub(super) fn references(config: &Config, written: &Written, report: &mut Report
         for (n, route) in table.fallback.iter().flatten().enumerate() {
             let Some(route) = parse_route(route) else { continue };
             let path = format!("{path}.fallback[{n}]");
+            if route.provider.as_str() == name {
+                report.key(&path, "this is the provider that has failed by then; name another one");
+                continue;
+            }
             match config.providers.get(route.provider.as_str()) {
                 Some(provider) if is_model(&route.model) && !provider.accepts(&route.model) => {
                     report.key(&path, format_args!("{} does not list this model", route.provider));
@@ -111,6 +129,13 @@ pub(super) fn references(config: &Config, written: &Written, report: &mut Report
             report.key(&joined("providers", here), what);
         }
     }
+}
+
+/// Whether only one of two addresses can be listened on. Port 0 is any free one.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes = |one: SocketAddr, other: SocketAddr| one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+    let same = one.ip() == other.ip() || takes(one, other) || takes(other, one);
+    same && one.port() == other.port() && one.port() != 0
 }
 
 /// Whether the text can name a variable. Lower case is left out: keys have it, names of variables do not.

@@ -101,6 +101,17 @@ impl Dialect {
         self == Dialect::Openrouter
     }
 
+    /// How often its servers say that they are still at it while they are silent otherwise, in milliseconds; `None`
+    /// where that is not known, or often enough.
+    pub(super) fn keepalive_ms(self) -> Option<u64> {
+        (self == Dialect::OpenaiResponses).then_some(30_000)
+    }
+
+    /// How long an answer may be silent when the file does not say, in milliseconds: longer than a few of those.
+    pub(super) fn idle_timeout_ms(self) -> u64 {
+        self.keepalive_ms().map_or(30_000, |keepalive_ms| 3 * keepalive_ms)
+    }
+
     /// The pace when neither the file nor the environment says one.
     pub(super) fn pace(self) -> Pace {
         let (rps, concurrency, burst) = match self {

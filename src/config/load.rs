@@ -20,11 +20,22 @@ pub(super) type Written = BTreeMap<String, ProviderTable>;
 
 impl Config {
     /// Reads the configuration. `file` is the name that messages use, and the text; `None`: the defaults. `env` is the
-    /// environment, which wins over the file. Everything that is wrong is reported at once.
+    /// environment, which wins over the file. Everything that is wrong is reported at once; what is
+    /// only doubtful goes to the log.
     pub fn load(
         file: Option<(&str, &str)>,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
+        let (config, doubts) = Self::load_with_doubts(file, env)?;
+        doubts.iter().for_each(|doubt| log::warn!("{doubt}"));
+        Ok(config)
+    }
+
+    /// Reads the configuration, and tells what of it is likely not meant.
+    pub(super) fn load_with_doubts(
+        file: Option<(&str, &str)>,
+        env: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(Self, Vec<String>), ConfigError> {
         let (name, text) = file.unwrap_or_default();
         let mut report = Report::new(name, text);
         let config = build(text, &Env::new(env), &mut report);
@@ -54,7 +65,7 @@ fn build(text: &str, env: &Env, report: &mut Report<'_>) -> Config {
     config.system_prompt = top.system_prompt.filter(|text| !text.is_empty());
     config.history_messages_max = top.history_messages_max.unwrap_or(config.history_messages_max);
 
-    check::hosts(&config, report);
+    check::addresses(&config, report);
     check::store(&config, report);
     check::references(&config, &written, report);
     config

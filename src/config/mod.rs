@@ -6,13 +6,14 @@
 //! | `dialect.rs` | what is known of each kind of server |
 //! | `locate.rs` | finds and reads the file |
 //! | `load.rs`, `section.rs`, `env.rs` | file and environment to [`Config`] |
-//! | `check.rs`, `address.rs` | what must hold beyond the type and the range of a key |
+//! | `check.rs`, `address.rs`, `authorities.rs` | what must hold beyond the type and the range of a key |
 //! | `report.rs` | what is wrong, with file, line and key |
 //! | `print.rs` | [`Config`] to a file |
 //! | `lookup.rs` | which provider and model a request means |
 
 mod address;
 mod auth;
+mod authorities;
 mod check;
 mod dialect;
 mod env;
@@ -32,6 +33,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use auth::{Auth, AuthKey, OpenToAll, Role, is_name};
+pub use authorities::authorities;
 pub use dialect::{Dialect, UnknownDialect};
 pub use locate::{Source, locate};
 pub use pace::Pace;

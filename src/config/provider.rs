@@ -256,7 +256,7 @@ impl ProviderTable {
             connect_timeout_ms: self.connect_timeout_ms.unwrap_or(3_000),
             headers_timeout_ms: self.headers_timeout_ms.unwrap_or(30_000),
             ttft_timeout_ms: self.ttft_timeout_ms.unwrap_or(60_000),
-            idle_timeout_ms: self.idle_timeout_ms.unwrap_or(30_000),
+            idle_timeout_ms: self.idle_timeout_ms.unwrap_or(dialect.idle_timeout_ms()),
             total_timeout_ms: self.total_timeout_ms.unwrap_or(600_000),
             on_cancel: self.on_cancel.unwrap_or(OnCancel::Abort),
             warm_connections: self.warm_connections.unwrap_or(if dialect == Dialect::Demo { 0 } else { 2 }),

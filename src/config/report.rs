@@ -33,7 +33,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (n, problem) in self.problems.iter().enumerate() {
             let newline = if n == 0 { "" } else { "\n" };
-            write!(f, "{newline}{}: {}", problem.place, problem.what)?;
+            write!(f, "{newline}{problem}")?;
         }
         Ok(())
     }
@@ -49,13 +49,14 @@ pub(super) struct Report<'t> {
     /// The offsets at which keys begin, by path: `auth.keys[0].id`.
     offsets: BTreeMap<String, usize>,
     problems: Vec<Problem>,
+    doubts: Vec<Problem>,
 }
 
 impl<'t> Report<'t> {
     /// For a file with its name and its text.
     pub(super) fn new(file: &'t str, text: &str) -> Self {
         let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(offset, _)| offset);
-        Self { file, newlines: newlines.collect(), offsets: BTreeMap::new(), problems: Vec::new() }
+        Self { file, newlines: newlines.collect(), offsets: BTreeMap::new(), problems: Vec::new(), doubts: Vec::new() }
     }
 
     /// Learns where the keys of the file are.
@@ -83,6 +84,18 @@ impl<'t> Report<'t> {
 
     /// A key of the file is wrong, or what is missing below it.
     pub(super) fn key(&mut self, path: &str, what: impl fmt::Display) {
+        let offset = self.offset(path);
+        self.at(offset, path, what);
+    }
+
+    /// A key of the file is likely not meant like this, but may be: nothing is refused for it.
+    pub(super) fn doubt(&mut self, path: &str, what: impl fmt::Display) {
+        let doubt = self.problem(self.offset(path), path, what);
+        self.doubts.push(doubt);
+    }
+
+    /// Where a key is, or what is above it.
+    fn offset(&self, path: &str) -> Option<usize> {
         let mut known = path;
         while !self.offsets.contains_key(known) {
             known = known.rfind(['.', '[']).map_or("", |end| &known[..end]);
@@ -90,21 +103,18 @@ impl<'t> Report<'t> {
                 break;
             }
         }
-        let offset = self.offsets.get(known).copied();
-        self.at(offset, path, what);
+        self.offsets.get(known).copied()
     }
 
     /// A key of the file is wrong, at an offset that says more than the key's.
     pub(super) fn at(&mut self, offset: Option<usize>, path: &str, what: impl fmt::Display) {
-        let line = offset.map(|offset| 1 + self.newlines.partition_point(|newline| *newline < offset));
-        let line_number = line.map(|line| format!(":{line}")).unwrap_or_default();
-        let separator = if path.is_empty() { "" } else { ": " };
-        self.add(line, &format!("{}{line_number}{separator}{path}", self.file), what);
+        let problem = self.problem(offset, path, what);
+        self.problems.push(problem);
     }
 
     /// An environment variable is wrong.
     pub(super) fn variable(&mut self, name: &str, what: impl fmt::Display) {
-        self.add(None, name, what);
+        self.problems.push(Problem::new(None, name, what));
     }
 
     /// How many problems there are.
@@ -112,19 +122,40 @@ impl<'t> Report<'t> {
         self.problems.len()
     }
 
-    /// `value` if there are no problems. They come in the order of the file, the environment's at the end.
-    pub(super) fn finish<T>(mut self, value: T) -> Result<T, ConfigError> {
-        if self.problems.is_empty() {
-            return Ok(value);
+    /// `value` if there are no problems, and what is doubtful about it. They come in the order of the file, the
+    /// environment's at the end.
+    pub(super) fn finish<T>(self, value: T) -> Result<(T, Vec<String>), ConfigError> {
+        let problems = in_order(self.problems);
+        if !problems.is_empty() {
+            return Err(ConfigError { problems });
         }
-        self.problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
-        self.problems.dedup();
-        Err(ConfigError { problems: self.problems })
+        Ok((value, in_order(self.doubts).iter().map(Problem::to_string).collect()))
     }
 
-    fn add(&mut self, line: Option<usize>, place: &str, what: impl fmt::Display) {
-        self.problems.push(Problem { line, place: one_line(place), what: one_line(&what.to_string()) });
+    fn problem(&self, offset: Option<usize>, path: &str, what: impl fmt::Display) -> Problem {
+        let line = offset.map(|offset| 1 + self.newlines.partition_point(|newline| *newline < offset));
+        let line_number = line.map(|line| format!(":{line}")).unwrap_or_default();
+        let separator = if path.is_empty() { "" } else { ": " };
+        Problem::new(line, &format!("{}{line_number}{separator}{path}", self.file), what)
     }
+}
+
+impl Problem {
+    fn new(line: Option<usize>, place: &str, what: impl fmt::Display) -> Self {
+        Self { line, place: one_line(place), what: one_line(&what.to_string()) }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+    problems.dedup();
+    problems
 }
 
 /// The path of a key below another.

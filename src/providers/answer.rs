@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::frames::{FRAME_LEN_MAX, Framer, Unit};
-use super::{Decode, Flow, Frame, Framing, Piece, json};
+use super::{Decode, Flow, Frame, Framing, Piece, bounds, json};
 use crate::event::Finish;
 use crate::failure::{Code, Failure};
 
@@ -47,6 +47,7 @@ impl AnswerDecoder {
         if self.ended {
             return Ok(Flow::Ended);
         }
+        let out = &mut |piece: Piece<'_>| out(bounds::piece(piece));
         let listener = &mut self.listener;
         let flow = self.framer.push(bytes, &mut |unit| listener.unit(unit, out))?;
         self.ended = flow == Flow::Ended;
@@ -58,6 +59,7 @@ impl AnswerDecoder {
         if self.ended {
             return Ok(());
         }
+        let out = &mut |piece: Piece<'_>| out(bounds::piece(piece));
         let listener = &mut self.listener;
         let flow = self.framer.end(&mut |unit| listener.unit(unit, out));
         let flow = flow.map_err(|failure| match failure.code {
@@ -71,7 +73,7 @@ impl AnswerDecoder {
 
     /// How the answer ended; asked after [`Flow::Ended`] or a successful [`AnswerDecoder::end`].
     pub fn finish(&self) -> Finish {
-        self.listener.decode.finish()
+        bounds::finish(self.listener.decode.finish())
     }
 
     /// What the last [`AnswerDecoder::push`] has brought: comments keep an answer alive, frames move it on.
@@ -121,7 +123,9 @@ impl Listener {
     /// Takes a JSON document without a frame around it. Some servers wrap it in an array.
     fn document(&mut self, document: &str, out: &mut dyn FnMut(Piece<'_>)) -> Result<Flow, Failure> {
         self.documents += 1;
-        if let Ok(Value::Array(items)) = json::parse(document) {
+        // Only an array is read here: what is large should not be read twice.
+        let array = document.trim_start().starts_with('[').then(|| json::parse(document));
+        if let Some(Ok(Value::Array(items))) = array {
             for item in items {
                 let data = item.to_string();
                 if self.decode.frame(&Frame { event: None, data: &data }, out)? == Flow::Ended {

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod anthropic;
+mod bounds;
 mod extras;
 pub mod frames;
 pub mod gemini;
@@ -14,6 +15,7 @@ mod moments;
 pub mod ollama;
 pub mod openai_chat;
 pub mod openai_responses;
+mod owned;
 mod rate;
 mod refused;
 pub mod registry;

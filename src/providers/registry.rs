@@ -8,7 +8,13 @@ use super::gemini::Gemini;
 use super::ollama::Ollama;
 use super::openai_chat::OpenaiChat;
 use super::openai_responses::OpenaiResponses;
-use crate::config::Dialect;
+use super::owned::Owned;
+use crate::config::{Dialect, Provider};
+
+/// The adapter of a provider: that of its dialect, which takes back only the signatures that this provider has made.
+pub fn of(provider: &Provider) -> Arc<dyn Adapter> {
+    Arc::new(Owned::new(adapter(provider.dialect), provider))
+}
 
 /// The adapter of a dialect.
 pub fn adapter(dialect: Dialect) -> Arc<dyn Adapter> {

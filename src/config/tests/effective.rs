@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::loaded;
+use super::{certificate_file, loaded};
 use crate::config::Config;
 
 /// Checks that what is printed loads to the same configuration.
@@ -51,6 +51,8 @@ rps = 5.0
 [profiles.empty]
 "#;
     check_round_trip("", &[]);
+    let (certificate, _folder) = certificate_file();
+    let full = &full.replace("/etc/ca.pem", certificate.to_str().unwrap());
     check_round_trip(full, &[]);
     check_round_trip(full, &[("MY_LLM_API_KEY", "k"), ("PERPLEXITY_BURST", "7"), ("COALESCE_ENABLED", "0")]);
 }

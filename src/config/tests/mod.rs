@@ -6,6 +6,9 @@ mod example;
 mod mistakes;
 mod references;
 mod secrets;
+mod surroundings;
+
+use std::path::PathBuf;
 
 use super::Config;
 
@@ -19,6 +22,22 @@ fn load(toml: &str, env: &[(&str, &str)]) -> Result<Config, String> {
 #[track_caller]
 fn loaded(toml: &str, env: &[(&str, &str)]) -> Config {
     load(toml, env).unwrap_or_else(|problems| panic!("{problems}\nin\n{toml}"))
+}
+
+/// What is doubtful about a file that is accepted.
+#[track_caller]
+fn doubts(toml: &str) -> Vec<String> {
+    let loaded = Config::load_with_doubts(Some(("f", toml)), []);
+    loaded.unwrap_or_else(|problems| panic!("{problems}\nin\n{toml}")).1
+}
+
+/// A file with a certificate to trust, and the folder that it is in.
+fn certificate_file() -> (PathBuf, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+    let path = folder.path().join("ca.pem");
+    std::fs::write(&path, certificate).unwrap();
+    (path, folder)
 }
 
 /// Checks the lines that are told about a file in an environment; none: it is accepted.

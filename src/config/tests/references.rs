@@ -228,3 +228,12 @@ fn profiles_name_providers_that_exist_and_leave_production_alone() {
         &["f:1: profiles.production: production is the providers' own paces; choose another name"],
     );
 }
+
+#[test]
+fn a_fallback_is_another_provider() {
+    check(
+        "[providers.openai]\nfallback = [\n'demo/demo',\n'openai/gpt-6-astra']",
+        &[],
+        &["f:4: providers.openai.fallback[1]: this is the provider that has failed by then; name another one"],
+    );
+}

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::event::{ActivityKind, Event};
 use crate::providers::json;
+use crate::providers::sources::is_link;
 
 /// What a call of the provider's own tools tells of; `None` for a tool that is not known.
 pub(super) fn kind(name: &str) -> Option<ActivityKind> {
@@ -42,9 +43,9 @@ pub(super) fn sources(block: &Value) -> Vec<Value> {
 
 /// The source that a citation points to; `None` when it is no page but a document of the conversation.
 pub(super) fn cited(citation: &Value) -> Option<Value> {
-    let is_page = |url: &&str| url.starts_with("https://") || url.starts_with("http://");
-    let url = ["url", "source"].iter().find_map(|key| json::text(citation, key)).filter(is_page)?;
-    Some(json!({"url": url, "title": citation.get("title"), "snippet": citation.get("cited_text")}))
+    let url = ["url", "source"].iter().find_map(|key| json::text(citation, key))?;
+    let source = json!({"url": url, "title": citation.get("title"), "snippet": citation.get("cited_text")});
+    is_link(&source).then_some(source)
 }
 
 /// What a client is shown: without what only the provider can read, and without the documents themselves.

@@ -17,7 +17,7 @@ use crate::failure::{Code, Failure};
 use crate::providers::answer::truncated;
 use crate::providers::extras::Extras;
 use crate::providers::openai_chat::tools::{Calls, Part};
-use crate::providers::sources::Sources;
+use crate::providers::sources::{Sources, is_link};
 use crate::providers::{Decode, Flow, Frame, Piece, json};
 
 type Out<'o> = dyn FnMut(Piece<'_>) + 'o;
@@ -95,7 +95,7 @@ impl Decode for Decoder {
     }
 
     fn finish(&self) -> Finish {
-        let finish = self.finish.clone().unwrap_or(Finish { reason: FinishReason::Stop, native: None });
+        let finish = self.finish.clone().unwrap_or(Finish::UNTOLD);
         match finish.reason {
             // Some gateways say so.
             FinishReason::Stop if self.calls.any() => Finish { reason: FinishReason::ToolCalls, ..finish },
@@ -252,9 +252,8 @@ impl Decoder {
 
     fn result(&mut self, event: Event<'static>, block: &Value, out: &mut Out<'_>) {
         out(Piece::Event(event));
-        if let Some(event) = self.sources.add(&activity::sources(block)) {
-            out(Piece::Event(event));
-        }
+        // What is no link stands in the event itself.
+        self.sources.tell(activity::sources(block).iter().filter(|source| is_link(source)), &self.extras, out);
     }
 
     fn call(&mut self, part: &Part<'_>, out: &mut Out<'_>) -> Result<(), Failure> {
@@ -281,11 +280,7 @@ impl Decoder {
     /// Tells what the text refers to: a page as a source, a place in a document of the conversation as it is.
     fn cite(&mut self, citation: &Value, out: &mut Out<'_>) {
         match activity::cited(citation) {
-            Some(source) => {
-                if let Some(event) = self.sources.add([&source]) {
-                    out(Piece::Event(event));
-                }
-            }
+            Some(source) => self.sources.tell([&source], &self.extras, out),
             None => self.extras.piece("citation", citation, out),
         }
     }
@@ -332,7 +327,8 @@ impl Decoder {
         }
     }
 
-    /// The terminator has come. Without a finish reason the answer counts if it has said anything.
+    /// The terminator has come. Without a finish reason the answer counts if it has said anything, and nothing is
+    /// said about why it ended.
     fn close(&mut self, out: &mut Out<'_>) -> Result<Flow, Failure> {
         if self.finish.is_none() && !self.said {
             return Err(Failure::new(Code::UpstreamProtocol, "the provider's answer is empty"));

@@ -98,13 +98,13 @@ impl Decode for Decoder {
         };
         let cut = finish.reason == FinishReason::Length;
         self.calls.complete(cut, out);
-        self.grounding.complete(out);
+        self.grounding.complete(&self.extras, out);
         self.tell_usage(out);
         Ok(())
     }
 
     fn finish(&self) -> Finish {
-        let mut finish = self.finish.clone().unwrap_or(Finish { reason: FinishReason::Stop, native: None });
+        let mut finish = self.finish.clone().unwrap_or(Finish::UNTOLD);
         if finish.reason == FinishReason::Stop && self.calls.any() {
             finish.reason = FinishReason::ToolCalls;
         }

@@ -1,12 +1,13 @@
 //! Grounding: what the provider has looked up by itself, and the sources that the answer rests on.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
 use crate::event::{ActivityKind, Event};
 use crate::providers::extras::Extras;
-use crate::providers::sources::Sources;
+use crate::providers::sources::{Sources, is_link};
 use crate::providers::{Piece, json};
 
 /// More searches and pages than this are not told.
@@ -23,8 +24,8 @@ type Out<'o> = dyn FnMut(Piece<'_>) + 'o;
 #[derive(Debug, Default)]
 pub(super) struct Grounding {
     sources: Sources,
-    /// The searches and pages that have been told. Servers repeat them.
-    told: HashSet<String>,
+    /// Digests of the searches and pages that have been told. Servers repeat them.
+    told: HashSet<u64>,
     /// The pages that were read, whether or not the answer names them.
     read: Vec<Value>,
 }
@@ -37,20 +38,20 @@ impl Grounding {
         }
         if let Some(metadata) = json::get(candidate, "groundingMetadata") {
             self.searches(metadata, out);
-            self.cite(json::items(metadata, "groundingChunks").iter().filter_map(chunk), out);
+            self.cite(json::items(metadata, "groundingChunks").iter().filter_map(chunk), extras, out);
             extras.fields(metadata, METADATA_FIELDS, out);
         }
         if let Some(metadata) = json::get(candidate, "citationMetadata") {
             // The names that this list has at Google's two places.
             let lists = ["citationSources", "citations"].iter().flat_map(|name| json::items(metadata, name));
-            self.cite(lists.filter_map(quotation), out);
+            self.cite(lists.filter_map(quotation), extras, out);
         }
     }
 
     /// Cites the pages that were read but not named. They come last: where one is named, its title is known.
-    pub(super) fn complete(&mut self, out: &mut Out<'_>) {
+    pub(super) fn complete(&mut self, extras: &Extras, out: &mut Out<'_>) {
         let read = std::mem::take(&mut self.read);
-        self.cite(read.into_iter(), out);
+        self.cite(read.into_iter(), extras, out);
     }
 
     fn searches(&mut self, metadata: &Value, out: &mut Out<'_>) {
@@ -66,19 +67,20 @@ impl Grounding {
         activity(ActivityKind::Fetch, "result", page, out);
         let is_read = json::text(page, "urlRetrievalStatus").is_none_or(|status| status.ends_with("_SUCCESS"));
         if is_read {
-            self.read.push(json!({"url": url}));
+            let source = json!({"url": url});
+            self.read.extend(is_link(&source).then_some(source));
         }
     }
 
-    fn cite(&mut self, found: impl Iterator<Item = Value>, out: &mut Out<'_>) {
+    fn cite(&mut self, found: impl Iterator<Item = Value>, extras: &Extras, out: &mut Out<'_>) {
         let found: Vec<Value> = found.collect();
-        if let Some(event) = self.sources.add(&found) {
-            out(Piece::Event(event));
-        }
+        self.sources.tell(&found, extras, out);
     }
 
     fn is_news(&mut self, text: &str) -> bool {
-        self.told.len() < TOLD_MAX && self.told.insert(text.to_owned())
+        let mut digest = DefaultHasher::new();
+        text.hash(&mut digest);
+        self.told.len() < TOLD_MAX && self.told.insert(digest.finish())
     }
 }
 

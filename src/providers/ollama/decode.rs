@@ -82,14 +82,15 @@ impl Decode for Decoder {
     }
 
     fn finish(&self) -> Finish {
-        let reason = match self.done_reason.as_deref() {
-            Some("length") => FinishReason::Length,
-            Some("stop") | None if self.calls.any() => FinishReason::ToolCalls,
-            Some("stop") | None => FinishReason::Stop,
+        let Some(word) = &self.done_reason else { return Finish::UNTOLD };
+        let reason = match word.as_str() {
+            "length" => FinishReason::Length,
+            "stop" if self.calls.any() => FinishReason::ToolCalls,
+            "stop" => FinishReason::Stop,
             // `load` and `unload` among them: the request had no message.
-            Some(_) => FinishReason::Other,
+            _ => FinishReason::Other,
         };
-        Finish { reason, native: self.done_reason.clone() }
+        Finish { reason, native: Some(word.clone()) }
     }
 }
 

@@ -118,8 +118,7 @@ impl Decode for Decoder {
     }
 
     fn finish(&self) -> Finish {
-        let Finish { reason, native } =
-            self.finish.clone().unwrap_or(Finish { reason: FinishReason::Stop, native: None });
+        let Finish { reason, native } = self.finish.clone().unwrap_or(Finish::UNTOLD);
         let length = native.as_deref().is_some_and(|native| reason_of(native) == FinishReason::Length);
         let reason = match reason {
             // OpenRouter calls it `tool_calls` even when the limit has cut the arguments.
@@ -198,9 +197,7 @@ impl Decoder {
             { results.iter().rev() }.filter_map(|result| Some((json::text(result, "url")?, result))).collect();
         let about = |cited: &Value| cited.as_str().and_then(|url| by_url.get(url).copied());
         let cited = json::items(chunk, "citations").iter().map(|cited| about(cited).unwrap_or(cited));
-        if let Some(event) = self.sources.add(cited.chain(results)) {
-            out(Piece::Event(event));
-        }
+        self.sources.tell(cited.chain(results), &self.extras, out);
     }
 
     fn choice(&mut self, choice: &Value, out: &mut Out<'_>) -> Result<(), Failure> {
@@ -241,9 +238,7 @@ impl Decoder {
         }
         let (sources, other): (Vec<&Value>, Vec<&Value>) =
             json::items(delta, "annotations").iter().map(annotated).partition(|it| json::text(it, "url").is_some());
-        if let Some(event) = self.sources.add(sources) {
-            out(Piece::Event(event));
-        }
+        self.sources.tell(sources, &self.extras, out);
         other.into_iter().for_each(|annotation| self.extras.piece("annotation", annotation, out));
         for (name, value) in json::fields(delta) {
             if !DELTA_FIELDS.contains(&name.as_str()) && !json::is_blank(value) {
@@ -331,7 +326,8 @@ impl Decoder {
         }
     }
 
-    /// The terminator has come. Without a finish reason the answer counts if it has said anything.
+    /// The terminator has come. Without a finish reason the answer counts if it has said anything, and nothing is
+    /// said about why it ended.
     fn close(&mut self, out: &mut Out<'_>) -> Result<(), Failure> {
         if self.finish.is_none() && !self.has_said() {
             return Err(Failure::new(Code::UpstreamProtocol, "the provider's answer is empty"));

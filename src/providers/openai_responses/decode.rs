@@ -20,7 +20,7 @@ use crate::providers::extras::Extras;
 use crate::providers::openai_chat::errors;
 use crate::providers::openai_chat::tools::{self, Calls};
 use crate::providers::openai_chat::usage::Ledger;
-use crate::providers::sources::Sources;
+use crate::providers::sources::{Sources, is_link};
 use crate::providers::{Decode, Flow, Frame, Piece, json};
 
 type Out<'o> = dyn FnMut(Piece<'_>) + 'o;
@@ -86,7 +86,7 @@ impl Decode for Decoder {
     }
 
     fn finish(&self) -> Finish {
-        self.finish.clone().unwrap_or(Finish { reason: FinishReason::Error, native: None })
+        self.finish.clone().unwrap_or(Finish::UNTOLD)
     }
 }
 
@@ -210,9 +210,7 @@ impl Decoder {
         let annotated = |it: &'v Value| json::get(it, "url_citation").unwrap_or(it);
         let (sources, others): (Vec<&Value>, Vec<&Value>) =
             found.into_iter().map(annotated).partition(|it| json::text(it, "url").is_some());
-        if let Some(event) = self.sources.add(sources) {
-            out(Piece::Event(event));
-        }
+        self.sources.tell(sources, &self.extras, out);
         others.into_iter().filter(|_| is_news).for_each(|annotation| self.extras.piece("annotation", annotation, out));
     }
 
@@ -283,13 +281,11 @@ impl Decoder {
         Ok(())
     }
 
-    /// Tells the results of a search as citations; whether they are any.
+    /// Tells the results of a search as citations; whether all of them are.
     fn cite(&mut self, found: &Value, out: &mut Out<'_>) -> bool {
         let results = json::items(found, "results");
-        if let Some(event) = self.sources.add(results) {
-            out(Piece::Event(event));
-        }
-        results.iter().any(|result| json::text(result, "url").is_some())
+        self.sources.tell(results.iter().filter(|result| is_link(result)), &self.extras, out);
+        !results.is_empty() && results.iter().all(is_link)
     }
 
     /// An event that is about neither texts nor calls.

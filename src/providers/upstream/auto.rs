@@ -115,7 +115,7 @@ impl Both {
 fn is_unreachable(error: &TransportError) -> bool {
     use TransportError as E;
     match error {
-        E::Dns | E::Connect | E::ConnectTimeout(_) | E::Tls => true,
+        E::Dns | E::Connect | E::ConnectTimeout(_) | E::Tls(_) => true,
         E::Lost | E::Protocol | E::Unsendable => false,
     }
 }

@@ -25,8 +25,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 
-use super::TransportError;
 use super::connections::{Connections, Io, Stream, Trace};
+use super::{TlsFault, TransportError};
 
 /// How long one address may stay silent before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -124,6 +124,15 @@ impl Endpoint {
 
     /// Makes a connection. The caller bounds the time.
     pub(super) async fn connect(&self) -> Result<Stream, TransportError> {
+        match self.connect_once().await {
+            // A balancer that is being replaced ends connections like this, and the next one is well. A port that
+            // speaks no TLS does it again.
+            Err(TransportError::Tls(TlsFault::BrokenOff)) => self.connect_once().await,
+            made => made,
+        }
+    }
+
+    async fn connect_once(&self) -> Result<Stream, TransportError> {
         let addresses = lookup_host((self.host.as_str(), self.port)).await.map_err(|error| {
             log::debug!(host = self.host.as_str(), error:%; "no address");
             TransportError::Dns
@@ -134,11 +143,9 @@ impl Endpoint {
         })?;
         let Some((connector, name)) = &self.tls else { return Ok(Stream::Plain(socket)) };
         let secured = connector.connect(name.clone(), socket).await.map_err(|error| {
-            // Certificates are for people to put right; a connection that breaks is for the next try.
-            let refused = error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>());
-            let level = if refused { log::Level::Warn } else { log::Level::Debug };
-            log::log!(level, host = self.host.as_str(), port = self.port, error:%; "no secure connection");
-            if refused { TransportError::Tls } else { TransportError::Connect }
+            // It is for people to put right.
+            log::warn!(host = self.host.as_str(), port = self.port, error:%; "no secure connection");
+            TransportError::Tls(TlsFault::of(&error))
         })?;
         Ok(Stream::Tls(Box::new(secured)))
     }

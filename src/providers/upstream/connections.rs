@@ -13,6 +13,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use actix_rt::net::{ActixStream, Ready};
+use bytes::Bytes;
+use memchr::memchr_iter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -42,6 +44,7 @@ impl Connections {
             calls: Cell::new(0),
             running: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
+            dropped: Cell::new(false),
         });
         let mut open = self.open.borrow_mut();
         open.retain(|connection| connection.is_open());
@@ -85,12 +88,25 @@ pub(super) struct Connection {
     /// Calls that it carries: one, or for an instant two, when the next begins before the last one's body is dropped.
     running: Cell<u32>,
     idle_since: Cell<Instant>,
+    /// awc wants no more of it.
+    dropped: Cell<bool>,
 }
 
 impl Connection {
     /// Closes it at once, wherever awc keeps it: there it looks as if the provider had done it.
     pub(super) fn close(&self) {
-        drop(self.stream.borrow_mut().take());
+        drop(self.take());
+    }
+
+    /// Takes it away from awc, to which it looks closed from then on.
+    pub(super) fn take(&self) -> Option<Stream> {
+        self.stream.borrow_mut().take()
+    }
+
+    fn close_if_unused(&self) {
+        if self.dropped.get() && self.running.get() == 0 {
+            self.close();
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -151,15 +167,17 @@ impl Drop for Hold {
     fn drop(&mut self) {
         self.connection.running.set(self.connection.running.get() - 1);
         self.connection.idle_since.set(Instant::now());
+        self.connection.close_if_unused();
     }
 }
 
-/// What a call does to connections until its answer begins.
+/// What a call does to connections until the head of its answer is there.
 #[derive(Default)]
 pub(super) struct Trace {
     hold: RefCell<Option<Hold>>,
     connect: Cell<Duration>,
-    answered: Cell<bool>,
+    /// What has come: the head, which awc bounds, and what one read may bring beyond it.
+    heard: RefCell<Vec<u8>>,
 }
 
 impl Trace {
@@ -186,25 +204,48 @@ impl Trace {
 
     /// Whether a byte of an answer has come.
     pub(super) fn answered(&self) -> bool {
-        self.answered.get()
+        !self.heard.borrow().is_empty()
+    }
+
+    /// What came together with the end of the answer's head.
+    pub(super) fn beyond_head(&self) -> Bytes {
+        let mut heard = self.heard.take();
+        let head_len = head_len(&heard).unwrap_or(heard.len());
+        Bytes::from(heard.split_off(head_len))
     }
 
     fn wrote(connection: &Rc<Connection>) {
         let _ = CALL.try_with(|trace| trace.hold.borrow_mut().get_or_insert_with(|| Hold::new(connection)).since);
     }
 
-    fn read() {
-        // What awc reads before it writes is a look at a waiting connection, no answer.
-        let _ = CALL.try_with(|trace| trace.answered.set(trace.hold.borrow().is_some()));
+    fn read(bytes: &[u8]) {
+        let _ = CALL.try_with(|trace| {
+            // What awc reads before it writes is a look at a waiting connection, no answer.
+            if trace.hold.borrow().is_some() {
+                trace.heard.borrow_mut().extend_from_slice(bytes);
+            }
+        });
     }
 }
 
-/// What awc holds of a connection. Dropping it closes the connection.
+/// How long the head is that an answer begins with, as awc's parser finds it: lines may end in LF alone, and line ends
+/// before the first line are skipped.
+fn head_len(answer: &[u8]) -> Option<usize> {
+    let start = answer.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
+    memchr_iter(b'\n', &answer[start..]).find_map(|at| {
+        let rest = &answer[start + at + 1..];
+        let blank_len = [&b"\n"[..], b"\r\n"].into_iter().find(|blank| rest.starts_with(blank))?.len();
+        Some(start + at + 1 + blank_len)
+    })
+}
+
+/// What awc holds of a connection. Dropping it closes the connection, as soon as no call holds it either.
 pub(super) struct Io(Rc<Connection>);
 
 impl Drop for Io {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.dropped.set(true);
+        self.0.close_if_unused();
     }
 }
 
@@ -219,7 +260,7 @@ impl AsyncRead for Io {
         let before = buf.filled().len();
         ready!(self.0.poll(|stream| stream.poll_read(cx, buf)))?;
         if buf.filled().len() > before {
-            Trace::read();
+            Trace::read(&buf.filled()[before..]);
         }
         Poll::Ready(Ok(()))
     }
@@ -305,5 +346,24 @@ impl AsyncWrite for Stream {
             Stream::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_with_its_first_blank_line() {
+        let cases = [
+            ("HTTP/1.1 200 OK\r\na: b\r\n\r\nbody\r\n\r\n", "body\r\n\r\n"),
+            ("HTTP/1.1 200 OK\na: b\n\n\nbody", "\nbody"),
+            ("\r\n\nHTTP/1.1 200 OK\r\n\r\n", ""),
+        ];
+        for (answer, body) in cases {
+            assert_eq!(head_len(answer.as_bytes()), Some(answer.len() - body.len()), "{answer:?}");
+        }
+        assert_eq!(head_len(b"HTTP/1.1 200 OK\r\na: b\r\n"), None);
+        assert_eq!(head_len(b""), None);
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! What awc does not do, and what is done about it:
 //! - It reports a call that was sent and never answered as a failed connection. See [`Server::error`].
-//! - It takes an interim answer (1xx) for the final one, and a body that lasts until the connection ends for an empty
-//!   one; in both cases it would keep the connection, and what still comes would be read as the answer to the next
-//!   call. So the connection is closed. A 1xx fails; of the other, the head is passed on with an empty body, which no
-//!   decoder takes for an answer. See [`opened`].
+//! - It takes a body that lasts until the connection ends for an empty one, and keeps the connection. So the connection
+//!   is taken away from it, and read here. See [`rest`].
+//! - It takes an interim answer (1xx) for the final one, and would read the final one as the answer to the next call. So
+//!   the connection is closed, and the call fails.
 //! - It ends a body that was cut like a whole one. Every dialect demands its own terminator.
 //! - It keeps a connection only if the body has been read to its end. See [`Transport::recycle`].
 
@@ -31,7 +31,7 @@ use super::connect::{Dial, Endpoint, Spare};
 use super::connections::{AGE_MAX, Connection, Connections, Hold, IDLE_MAX, Trace};
 use super::recycle::{self, drain};
 use super::settings::{self, BaseUrl, BuildError, USER_AGENT};
-use super::{Body, Opened, Status, Transport, TransportError, warm};
+use super::{Body, Opened, Status, Transport, TransportError, rest, warm};
 use crate::chat::ProviderName;
 use crate::config;
 use crate::providers::{Adapter, Call, Head};
@@ -216,7 +216,7 @@ impl Server {
         match (answer, trace.take_hold()) {
             (Ok(response), Some(hold)) => {
                 let connection = Rc::clone(hold.connection());
-                let opened = opened(response, hold, trace.connect());
+                let opened = opened(response, hold, &trace);
                 opened.map(|opened| Answered { opened, connection }).map_err(|error| Unanswered { error, stale: false })
             }
             // An answer to a call of which nothing was written.
@@ -249,19 +249,20 @@ impl Server {
 }
 
 /// An answer whose head is there.
-fn opened(mut response: ClientResponse, hold: Hold, connect: Duration) -> Result<Opened, TransportError> {
+fn opened(mut response: ClientResponse, hold: Hold, trace: &Trace) -> Result<Opened, TransportError> {
     let payload = response.take_payload();
     let head = head(&response);
-    let interim = response.status().is_informational();
-    let nothing_follows = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        || head.header("content-length").is_some_and(|length| length.trim().parse() == Ok(0));
-    if interim || (matches!(payload, Payload::None) && !nothing_follows) {
+    if response.status().is_informational() {
         hold.connection().close();
-    }
-    if interim {
         return Err(TransportError::Protocol);
     }
-    Ok(Opened::new(head, Box::pin(AnswerBody { payload, hold: Some(hold) }), connect))
+    let nothing_follows = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || head.header("content-length").is_some_and(|length| length.trim().parse() == Ok(0));
+    let body: Body = match payload {
+        Payload::None if !nothing_follows => rest::body(trace.beyond_head(), hold),
+        payload => Box::pin(AnswerBody { payload, hold: Some(hold) }),
+    };
+    Ok(Opened::new(head, body, trace.connect()))
 }
 
 /// awc takes at most 96 headers and 128 KiB.

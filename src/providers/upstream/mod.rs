@@ -12,6 +12,7 @@ pub mod demo;
 mod http1;
 mod http2;
 mod recycle;
+mod rest;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ mod warm;
 
 use std::fmt;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
@@ -30,7 +31,8 @@ use serde::Serialize;
 pub use self::http1::Http1;
 pub use self::http2::Http2;
 pub use self::settings::BuildError;
-use super::{Adapter, Call, Head};
+pub use self::tls::TlsFault;
+use super::{Adapter, Call, Head, moments};
 use crate::config::{self, Http};
 use crate::failure::{Code, Failure, Phase};
 
@@ -90,7 +92,12 @@ pub struct Opened {
 
 impl Opened {
     /// An answer whose connection took this long; zero if it was open.
-    fn new(head: Head, body: Body, connect: Duration) -> Self {
+    fn new(mut head: Head, body: Body, connect: Duration) -> Self {
+        // As RFC 9110, section 6.6.1, asks of who has a clock: pauses until a date are measured against this one.
+        if moments::answered_s(&head).is_none() {
+            head.headers.retain(|(name, _)| name != "date");
+            head.headers.push(("date".to_owned(), httpdate::fmt_http_date(SystemTime::now())));
+        }
         let connect_ms = u32::try_from(connect.as_millis()).unwrap_or(u32::MAX);
         // Below a millisecond it was quick, but it was made.
         let connect_ms = if connect.is_zero() { 0 } else { connect_ms.max(1) };
@@ -108,7 +115,7 @@ pub enum TransportError {
     /// No connection within this time (`connect_timeout_ms`).
     ConnectTimeout(Duration),
     /// The handshake failed, or the certificate is not trusted.
-    Tls,
+    Tls(TlsFault),
     /// The connection was lost after something of the call may have been sent.
     Lost,
     /// What came is not HTTP.
@@ -123,7 +130,7 @@ impl fmt::Display for TransportError {
             TransportError::Dns => f.write_str("the name does not resolve"),
             TransportError::Connect => f.write_str("no connection"),
             TransportError::ConnectTimeout(limit) => write!(f, "no connection within {} ms", limit.as_millis()),
-            TransportError::Tls => f.write_str("no secure connection"),
+            TransportError::Tls(fault) => write!(f, "no secure connection: {fault}"),
             TransportError::Lost => f.write_str("the connection was lost"),
             TransportError::Protocol => f.write_str("the answer is not HTTP"),
             TransportError::Unsendable => f.write_str("the call is no HTTP request"),
@@ -147,8 +154,9 @@ impl From<TransportError> for Failure {
                 let message = format!("no connection to the provider within {limit_ms} ms (connect_timeout_ms)");
                 Failure::new(Code::UpstreamConnect, message).phase(Phase::Connect)
             }
-            TransportError::Tls => {
-                Failure::new(Code::UpstreamTls, "no secure connection to the provider").phase(Phase::Connect)
+            TransportError::Tls(fault) => {
+                let message = format!("no secure connection to the provider: {fault}");
+                Failure::new(Code::UpstreamTls, message).phase(Phase::Connect)
             }
             TransportError::Lost => Failure::new(Code::UpstreamTruncated, "the connection to the provider was lost"),
             TransportError::Protocol => Failure::new(Code::UpstreamProtocol, "the provider's answer is not HTTP"),

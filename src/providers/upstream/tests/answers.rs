@@ -1,10 +1,14 @@
 //! What is asked, and what comes back.
 
+use std::time::SystemTime;
+
 use futures_util::{FutureExt, StreamExt};
+use socket2::SockRef;
 use tokio::time::timeout;
 
 use super::*;
 use crate::providers::answer::AnswerDecoder;
+use crate::providers::registry;
 
 #[actix_rt::test]
 async fn every_chunk_arrives_alone_while_the_next_is_not_yet_written() {
@@ -94,6 +98,25 @@ async fn the_head_is_passed_on_with_names_in_lower_case_and_in_order() {
 }
 
 #[actix_rt::test]
+async fn an_answer_without_a_date_gets_that_of_its_arrival() {
+    let date_of = async |header: &str| {
+        let server = Server::plain().await;
+        let (transport, _folder) = transport_to(&server);
+        let answer = format!("HTTP/1.1 429 Slow Down\r\n{header}content-length: 0\r\n\r\n");
+        let (opened, _peer) = answered(&server, &transport, &answer).await;
+        httpdate::parse_http_date(opened.head.header("date").unwrap()).unwrap()
+    };
+    let before = SystemTime::now() - Duration::from_secs(1);
+
+    for header in ["", "date: \r\n", "date: yesterday\r\n"] {
+        let date = date_of(header).await;
+        assert!(date >= before && date <= SystemTime::now(), "{header:?}: {date:?}");
+    }
+    let theirs = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+    assert_eq!(date_of("date: Sun, 06 Nov 1994 08:49:37 GMT\r\n").await, theirs);
+}
+
+#[actix_rt::test]
 async fn a_redirect_is_an_answer_and_is_not_followed() {
     let elsewhere = Server::plain().await;
     for status in [301, 302, 303, 307, 308] {
@@ -111,22 +134,111 @@ async fn a_redirect_is_an_answer_and_is_not_followed() {
     elsewhere.nobody_waits().await;
 }
 
-/// awc gives an empty body for one that lasts until the connection ends (RFC 9112, section 6.3, rule 8), which no
-/// decoder takes for an answer.
 #[actix_rt::test]
-async fn a_body_without_a_length_is_a_protocol_failure_and_what_it_brings_meets_no_other_call() {
+async fn a_body_without_a_length_is_read_as_it_comes_until_its_connection_ends() {
+    for server in [Server::plain().await, Server::tls().await] {
+        for head in ["HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"] {
+            let (transport, _folder) = transport_to(&server);
+
+            let (opened, mut peer) = answered(&server, &transport, head).await;
+            let mut body = opened.body;
+            assert_eq!(opened.head.status, 200);
+            for number in 0..3 {
+                assert!(body.next().now_or_never().is_none());
+                peer.send(&format!("data: {number}\n\n")).await;
+                assert_eq!(next(&mut body).await, format!("data: {number}\n\n"));
+            }
+            drop(peer);
+
+            assert_eq!(timeout(HANG, body.next()).await, Ok(None));
+            assert_eq!(transport.status().warm, 0);
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn a_body_without_a_length_may_begin_together_with_its_head_and_its_head_may_be_cut() {
+    let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\ndata: {\"a\":1}\n\n\r\n\r\ndata: 2\n\n";
+    for cut in [0, 9, 17, 36, 37, 38, 39, 40, 50] {
+        let server = Server::plain().await;
+        let (transport, _folder) = transport_to(&server);
+        let (opened, mut peer) = tokio::join!(open(&transport), async {
+            let mut peer = server.answer(&answer[..cut]).await;
+            tokio::task::yield_now().await;
+            peer.send(&answer[cut..]).await;
+            peer
+        });
+        peer.send("data: 3\n\n").await;
+        drop(peer);
+
+        let body: Vec<_> = opened.unwrap().body.map(|bytes| bytes.unwrap()).collect().await;
+        let text = String::from_utf8(body.concat()).unwrap();
+        assert_eq!(text, "data: {\"a\":1}\n\n\r\n\r\ndata: 2\n\ndata: 3\n\n", "cut at {cut}");
+    }
+}
+
+#[actix_rt::test]
+async fn a_body_without_a_length_that_is_dropped_or_recycled_closes_its_connection() {
+    for recycled in [false, true] {
+        let server = Server::plain().await;
+        let (transport, _folder) = transport_to(&server);
+        let (opened, mut peer) = answered(&server, &transport, "HTTP/1.1 200 OK\r\n\r\ndata: mine\n\n").await;
+        let mut body = opened.body;
+        assert_eq!(next(&mut body).await, "data: mine\n\n");
+
+        if recycled {
+            transport.recycle(body);
+        } else {
+            drop(body);
+        }
+
+        peer.is_closed().await;
+        let (opened, _peer) = answered(&server, &transport, &streamed(&["data: other\n\n"])).await;
+        assert_eq!(next(&mut { opened.body }).await, "data: other\n\n");
+    }
+}
+
+#[actix_rt::test]
+async fn a_body_without_a_length_that_is_reset_is_a_lost_connection() {
     let server = Server::plain().await;
     let (transport, _folder) = transport_to(&server);
+    let (opened, socket) = tokio::join!(open(&transport), async {
+        let (mut socket, _) = server.listener.accept().await.unwrap();
+        assert!(socket.read(&mut [0; 4096]).await.is_ok());
+        socket.write_all(b"HTTP/1.1 200 OK\r\n\r\ndata:").await.unwrap();
+        socket
+    });
+    let mut body = opened.unwrap().body;
+    assert_eq!(next(&mut body).await, "data:");
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(socket);
 
-    let (opened, mut peer) = answered(&server, &transport, "HTTP/1.1 200 OK\r\n\r\n").await;
+    assert_eq!(body.next().await, Some(Err(TransportError::Lost)));
+    assert_eq!(body.next().await, None);
+}
 
-    assert_eq!(opened.head.status, 200);
-    assert_eq!(opened.body.collect::<Vec<_>>().await, []);
-    let failure = AnswerDecoder::new(&SSE).end(&mut |_| {}).unwrap_err();
-    assert_eq!(failure.code, Code::UpstreamProtocol);
-    peer.is_closed().await;
-    let (opened, _peer) = answered(&server, &transport, &streamed(&["data: mine\n\n"])).await;
-    assert_eq!(next(&mut { opened.body }).await, "data: mine\n\n");
+/// The end of the connection proves nothing: the decoder judges as for every other body.
+#[actix_rt::test]
+async fn an_answer_without_a_length_is_whole_when_its_own_terminator_has_come() {
+    let whole = "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    for (text, expected) in [(whole, Ok(())), (&whole[..30], Err(Code::UpstreamTruncated))] {
+        let server = Server::plain().await;
+        let (transport, _folder) = transport_to(&server);
+        let (opened, peer) = answered(&server, &transport, "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n").await;
+        let mut peer = peer;
+        peer.send(text).await;
+        drop(peer);
+
+        let mut decoder = AnswerDecoder::new(&*registry::adapter(Dialect::OpenaiChat));
+        let mut body = opened.body;
+        let mut decoded = Ok(Flow::More);
+        while let (Ok(Flow::More), Some(bytes)) = (&decoded, body.next().await) {
+            decoded = decoder.push(&bytes.unwrap(), &mut |_| {});
+        }
+        let ended = decoded.and_then(|_| decoder.end(&mut |_| {}));
+
+        assert_eq!(ended.map_err(|failure| failure.code), expected);
+    }
 }
 
 /// awc takes the interim answer for the final one; the final one would become the answer to the next call.

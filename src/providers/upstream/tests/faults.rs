@@ -22,69 +22,6 @@ async fn failure_of(answer: &str) -> TransportError {
 }
 
 #[actix_rt::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused_and_one_in_the_ca_file_is_not() {
-    let server = Server::tls().await;
-    let untrusting = http1(&provider(server.base_url()));
-    let accept = async {
-        let (socket, _) = server.listener.accept().await.unwrap();
-        server.tls.as_ref().unwrap().accept(socket).await.is_err()
-    };
-
-    let (opened, refused) = tokio::join!(open(&untrusting), accept);
-
-    assert_eq!(opened.map(|_| ()), Err(TransportError::Tls));
-    assert!(refused);
-    let (trusting, _folder) = transport_to(&server);
-    let (opened, _peer) = answered(&server, &trusting, &streamed(&[])).await;
-    assert_eq!(opened.head.status, 200);
-}
-
-#[actix_rt::test]
-async fn a_trusted_certificate_for_another_name_is_refused() {
-    let server = Server::tls().await;
-    let folder = tempfile::tempdir().unwrap();
-    let mut provider = provider(format!("https://127.0.0.1:{}", server.port()));
-    provider.ca_file = Some(file_in(&folder, &server.certificate));
-    let accept = async {
-        let (socket, _) = server.listener.accept().await.unwrap();
-        drop(server.tls.as_ref().unwrap().accept(socket).await);
-    };
-
-    let (error, ()) = tokio::join!(failure(&provider), accept);
-
-    assert_eq!(error, TransportError::Tls);
-}
-
-#[actix_rt::test]
-async fn a_server_without_tls_is_no_secure_one_and_is_sent_nothing_of_the_call() {
-    let server = Server::plain().await;
-    let provider = provider(format!("https://localhost:{}", server.port()));
-    let answer = async {
-        let (mut socket, _) = server.listener.accept().await.unwrap();
-        let mut hello = [0; 4096];
-        let count = socket.read(&mut hello).await.unwrap();
-        socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
-        String::from_utf8_lossy(&hello[..count]).into_owned()
-    };
-
-    let (error, hello) = tokio::join!(failure(&provider), answer);
-
-    assert_eq!(error, TransportError::Tls);
-    assert!(!hello.contains(KEY) && !hello.contains("POST"));
-}
-
-#[actix_rt::test]
-async fn a_connection_that_breaks_in_the_handshake_is_a_failed_connection() {
-    let server = Server::tls().await;
-    let provider = provider(server.base_url());
-    let accept = async { drop(server.listener.accept().await.unwrap()) };
-
-    let (error, ()) = tokio::join!(failure(&provider), accept);
-
-    assert_eq!(error, TransportError::Connect);
-}
-
-#[actix_rt::test]
 async fn a_port_where_nobody_listens_is_a_failed_connection() {
     // Bound, so that nobody else gets the port, but not listening.
     let socket = TcpSocket::new_v4().unwrap();

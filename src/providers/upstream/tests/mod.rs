@@ -4,6 +4,7 @@
 mod answers;
 mod connections;
 mod faults;
+mod handshakes;
 mod http2;
 mod warming;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -56,7 +57,13 @@ impl Server {
 
     /// Speaks these protocols, as it says in the handshake.
     async fn tls_of(protocols: &[&[u8]]) -> Self {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        Self::tls_with(CertificateParams::new(["localhost".to_owned()]).unwrap(), protocols).await
+    }
+
+    /// Shows a certificate like this, which nobody but itself vouches for.
+    async fn tls_with(certificate: CertificateParams, protocols: &[&[u8]]) -> Self {
+        let signing_key = KeyPair::generate().unwrap();
+        let cert = certificate.self_signed(&signing_key).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();

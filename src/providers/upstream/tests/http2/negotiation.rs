@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::providers::upstream::auto::Auto;
-use crate::providers::upstream::network;
+use crate::providers::upstream::{TlsFault, network};
 
 /// A provider with this setting at this server.
 fn provider_at(server: &Server, http: Http) -> (config::Provider, tempfile::TempDir) {
@@ -82,9 +82,12 @@ async fn a_server_that_was_away_is_asked_again_what_it_speaks() {
     drop(tokio::join!(open_by(&transport), server.answer(&answer)));
     assert_eq!(transport.status().http, "1.1");
 
-    // The handshake is broken off.
-    let (opened, ()) = tokio::join!(open_by(&transport), async { drop(server.listener.accept().await) });
-    assert_eq!(opened.map(|_| ()), Err(TransportError::Connect));
+    // The handshake is broken off, and again.
+    let (opened, ()) = tokio::join!(open_by(&transport), async {
+        drop(server.listener.accept().await);
+        drop(server.listener.accept().await);
+    });
+    assert_eq!(opened.map(|_| ()), Err(TransportError::Tls(TlsFault::BrokenOff)));
     let protocols = vec![b"h2".to_vec()];
     let tls = server.tls.as_ref().unwrap();
     let mut newer = (**tls.config()).clone();
@@ -122,8 +125,8 @@ async fn a_call_that_the_server_wants_by_http1_is_sent_by_http1() {
 
 #[actix_rt::test]
 async fn http2_alone_is_not_spoken_to_a_server_that_does_not_choose_it() {
-    for (protocols, expected) in [(&[b"http/1.1".as_slice()][..], TransportError::Tls), (&[], TransportError::Protocol)]
-    {
+    let refused = TransportError::Tls(TlsFault::Refused);
+    for (protocols, expected) in [(&[b"http/1.1".as_slice()][..], refused), (&[], TransportError::Protocol)] {
         let server = Server::tls_of(protocols).await;
         let (provider, _folder) = provider_at(&server, Http::Http2);
         let transport = network(&provider, &SSE).unwrap();
@@ -160,6 +163,6 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
         let transport = network(&provider, &SSE).unwrap();
         let _host = Host::on(server, 100);
 
-        assert_eq!(open_by(&*transport).await.map(|_| ()), Err(TransportError::Tls));
+        assert_eq!(open_by(&*transport).await.map(|_| ()), Err(TransportError::Tls(TlsFault::UnknownIssuer)));
     }
 }
