@@ -1,12 +1,16 @@
 //! Target: a configured provider with everything needed to call it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use tokio::time::Instant;
 
 use super::guardian::Address;
 use super::pacer::Pacer;
 use super::stream::budget::RetryBudget;
+use crate::chat::ProviderName;
 use crate::config;
 use crate::providers::Adapter;
 use crate::providers::upstream::Transport;
@@ -24,3 +28,19 @@ pub struct Target {
     /// How often its failed calls may be made again.
     pub retries: RefCell<RetryBudget>,
 }
+
+impl Target {
+    /// A provider that has not been called yet.
+    pub fn new(
+        provider: config::Provider,
+        adapter: Arc<dyn Adapter>,
+        transport: Rc<dyn Transport>,
+        pacer: Address<Pacer>,
+    ) -> Self {
+        let retries = RefCell::new(RetryBudget::new(Instant::now()));
+        Self { provider, adapter, transport, pacer, retries }
+    }
+}
+
+/// Everybody who can be called, by name.
+pub type Targets = Rc<BTreeMap<ProviderName, Rc<Target>>>;

@@ -125,18 +125,21 @@ pub enum Key {
     Missing,
 }
 
-/// A provider and one of its models; written `provider/model`.
+/// A provider and one of its models; written `provider/model`, or `provider` for its default model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The provider's name.
     pub provider: ProviderName,
-    /// The model as that provider calls it.
-    pub model: Arc<str>,
+    /// The model as that provider calls it; `None`: its default model.
+    pub model: Option<Arc<str>>,
 }
 
 impl std::fmt::Display for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.provider, self.model)
+        match &self.model {
+            Some(model) => write!(f, "{}/{model}", self.provider),
+            None => f.write_str(self.provider.as_str()),
+        }
     }
 }
 
@@ -278,11 +281,14 @@ pub(super) fn built_in() -> BTreeMap<String, Provider> {
     resolved.collect()
 }
 
-/// `provider/model`; the model may contain slashes of its own.
+/// `provider/model`, or `provider` alone; the model may contain slashes of its own.
 pub(super) fn parse_route(text: &str) -> Option<Route> {
-    let (provider, model) = text.split_once('/')?;
-    let fits = !provider.is_empty() && !model.is_empty();
-    fits.then(|| Route { provider: ProviderName::new(provider), model: model.into() })
+    let (provider, model) = match text.split_once('/') {
+        Some((provider, model)) => (provider, Some(model)),
+        None => (text, None),
+    };
+    let fits = !provider.is_empty() && model.is_none_or(is_model);
+    fits.then(|| Route { provider: ProviderName::new(provider), model: model.map(Arc::from) })
 }
 
 /// Whether the text can be a model's name. It may become part of a URL's path, so it cannot leave it.

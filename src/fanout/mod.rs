@@ -5,6 +5,7 @@
 
 mod done;
 mod log;
+mod progress;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod transcript;
 mod wakers;
 
 pub use done::Done;
-pub use log::{Cursor, LogStats, Next, QueuePlace, StreamLog, Timings};
+pub use log::{Cursor, Next, StreamLog};
+pub use progress::{Fallback, LogStats, QueuePlace, Timings};
 pub use subscription::{Attachment, End, Kept, Outcome, Subscription, SubscriptionFacts};
 pub use transcript::Transcript;

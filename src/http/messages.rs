@@ -83,10 +83,11 @@ async fn ended_turn(api: &Api, org: &OrgId, subscription: &Subscription) -> ApiR
         Kept::NoTurn => (None, None, None),
         // The store has less than the client is owed.
         Kept::Failed => {
+            let (provider, model) = subscription.answered_by();
             let answer = subscription.log.with_transcript(|transcript| {
                 json!({
                     "id": facts.answer, "role": "assistant", "content": transcript.content(), "status": status,
-                    "provider": facts.provider, "model": &*facts.model, "finish_reason": finish.reason, "usage": usage,
+                    "provider": provider, "model": &*model, "finish_reason": finish.reason, "usage": usage,
                 })
             });
             let request_id = facts.request.as_str();

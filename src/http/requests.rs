@@ -56,6 +56,7 @@ fn of_subscription(subscription: &Subscription) -> Value {
     let facts = &subscription.facts;
     let timings = subscription.log.timings();
     let end = subscription.end();
+    let (provider, model) = subscription.answered_by();
     json!({
         "request_id": facts.request.as_str(),
         "thread_id": facts.thread,
@@ -64,8 +65,9 @@ fn of_subscription(subscription: &Subscription) -> Value {
         "user_message_id": facts.user_message,
         "status": end.map_or(Status::Streaming, |end| end.outcome.status),
         "role": facts.role,
-        "provider": facts.provider,
-        "model": &*facts.model,
+        "provider": provider,
+        "model": &*model,
+        "fallback_from": subscription.log.fallback().map(|fallback| fallback.from),
         "finish_reason": end.map(|end| end.outcome.finish.reason),
         "ttft_ms": subscription.since_arrival_ms(timings.first_content),
         "ttfb_ms": subscription.since_arrival_ms(timings.first_byte),

@@ -43,6 +43,8 @@ pub struct Finished {
     pub latency_ms: u32,
     /// What the provider billed; followers cost nothing.
     pub usage: Option<Usage>,
+    /// Whether another provider answered than the one that was asked.
+    pub is_fallback: bool,
 }
 
 impl Finished {
@@ -60,6 +62,7 @@ impl Finished {
             queue_wait_ms: subscription.since_arrival_ms(timings.granted),
             latency_ms,
             usage: outcome.usage.filter(|_| role == CallRole::Leader),
+            is_fallback: subscription.log.fallback().is_some(),
         }
     }
 }
@@ -91,6 +94,8 @@ pub struct Performance {
     cancel_ms: Percentiles,
     error_rate: Option<f64>,
     errors: Errors,
+    /// Requests that another provider answered than the one that was asked.
+    fallbacks: usize,
     coalesce: Coalesce,
     tokens: Tokens,
     providers: BTreeMap<Arc<str>, ProviderReport>,
@@ -141,6 +146,8 @@ struct ProviderReport {
     queue_wait_ms: Percentiles,
     error_rate: Option<f64>,
     errors: Errors,
+    /// Requests that it answered in another one's place.
+    fallbacks: usize,
     tokens: Tokens,
 }
 
@@ -206,6 +213,7 @@ impl Metrics {
             cancel_ms: Percentiles::of(cancels, 1_000.0),
             error_rate: error_rate(requests()),
             errors: Errors::of(requests()),
+            fallbacks: fallbacks(requests()),
             coalesce: Coalesce::of(requests()),
             tokens: Tokens::of(requests()),
             providers: reports.collect(),
@@ -224,6 +232,7 @@ impl ProviderReport {
             queue_wait_ms: Percentiles::of(requests().map(|request| request.queue_wait_ms), 1.0),
             error_rate: error_rate(requests()),
             errors: Errors::of(requests()),
+            fallbacks: fallbacks(requests()),
             tokens: Tokens::of(requests()),
         }
     }
@@ -278,6 +287,10 @@ impl Tokens {
     }
 }
 
+fn fallbacks<'a>(requests: impl Iterator<Item = &'a Finished>) -> usize {
+    requests.filter(|request| request.is_fallback).count()
+}
+
 /// The share of requests that ended in an error; cancelled ones are none.
 fn error_rate<'a>(requests: impl Iterator<Item = &'a Finished>) -> Option<f64> {
     let (count, errors) = requests.fold((0_usize, 0_usize), |(count, errors), request| {
@@ -301,6 +314,7 @@ pub(crate) mod tests {
             queue_wait_ms: Some(0),
             latency_ms: 2 * ttft_ms,
             usage: None,
+            is_fallback: false,
         }
     }
 

@@ -290,6 +290,8 @@ pub struct EndedRequest {
     pub finish_reason: FinishReason,
     /// Its timings, usage and error, as `GET /api/requests/{id}` shows them.
     pub facts: Value,
+    /// See [`Settle::answered_by`].
+    pub answered_by: Option<(String, String)>,
 }
 
 /// A request as it was kept.

@@ -11,6 +11,8 @@ mod cancel;
 #[cfg(test)]
 mod disconnect;
 #[cfg(test)]
+mod fallback;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod idempotency;

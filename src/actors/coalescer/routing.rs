@@ -208,10 +208,12 @@ fn status(id: &StreamId, stream: &super::RunningStream, now: Instant) -> StreamS
         (Some(_), None) => "upstream",
         (None, None) => "queue",
     };
+    let asked = || (stream.provider.clone(), stream.model.clone());
+    let (provider, model) = stream.log.fallback().map_or_else(asked, |fallback| (fallback.provider, fallback.model));
     StreamStatus {
         stream_id: id.clone(),
-        provider: stream.provider.clone(),
-        model: stream.model.clone(),
+        provider,
+        model,
         age_ms: u64::try_from(now.saturating_duration_since(stream.began).as_millis()).unwrap_or(u64::MAX),
         phase,
         listeners,

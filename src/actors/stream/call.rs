@@ -36,14 +36,14 @@ impl Attempt {
         let started = Instant::now();
         self.log.reach(|timings| timings.granted = Some(started));
         permit.used();
-        self.phase.set(Phase::Connect);
+        self.standing.phase.set(Phase::Connect);
         let opened = self.open(call).await?;
         self.log.reach(|timings| timings.connect_ms = opened.connect_ms);
         if !(200..300).contains(&opened.head.status) {
             return Err(self.refused(opened).await);
         }
         permit.accepted();
-        self.phase.set(Phase::PreToken);
+        self.standing.phase.set(Phase::PreToken);
         self.listen(opened, started, permit).await
     }
 
@@ -63,7 +63,7 @@ impl Attempt {
 
     /// Reads what the provider says about its refusal.
     async fn refused(&self, opened: Opened) -> Failure {
-        self.phase.set(Phase::Headers);
+        self.standing.phase.set(Phase::Headers);
         let Opened { head, mut body, .. } = opened;
         let mut text = Vec::new();
         let limit = Duration::from_millis(self.target.provider.idle_timeout_ms);
@@ -127,7 +127,7 @@ impl Attempt {
             Piece::Event(event) => {
                 if !clocks.content && event.is_content() {
                     clocks.content = true;
-                    self.phase.set(Phase::MidStream);
+                    self.standing.phase.set(Phase::MidStream);
                     self.say_preface();
                 } else if !clocks.content
                     && let Some(bytes) = self.preface.borrow_mut().hold(&event)
@@ -174,7 +174,8 @@ impl Attempt {
     }
 
     fn total_deadline(&self, clocks: &Clocks) -> Instant {
-        clocks.started + millis(self.target.provider.total_timeout_ms)
+        let total = clocks.started + millis(self.target.provider.total_timeout_ms);
+        self.deadline.map_or(total, |deadline| total.min(deadline))
     }
 
     /// A clock has rung: saves the text, or fails the call.

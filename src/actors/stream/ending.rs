@@ -120,6 +120,7 @@ impl Stream {
             "upstream_id": upstream_id,
             "upstream_model": model,
             "error": error,
+            "fallback_from": self.log.fallback().map(|fallback| fallback.from),
         });
         Settle {
             answers,
@@ -133,7 +134,7 @@ impl Stream {
             tool_calls,
             opaque,
             meta,
-            answered_by: None,
+            answered_by: answered_by(&self.log),
             requests: members.map(|member| ended_request(&member.subscription, outcome, at)).collect(),
         }
     }
@@ -318,11 +319,18 @@ fn ended_request(subscription: &Subscription, outcome: &Outcome, at: Instant) ->
         "usage": outcome.usage,
         "native_finish_reason": outcome.finish.native,
         "error": outcome.failure.as_ref().map(|failure| failure.body(Some(request_id))),
+        "fallback_from": subscription.log.fallback().map(|fallback| fallback.from),
     });
     EndedRequest {
         id: subscription.facts.request.clone(),
         status: outcome.status,
         finish_reason: outcome.finish.reason,
         facts,
+        answered_by: answered_by(&subscription.log),
     }
+}
+
+/// Provider and model of the answer, when they are not those that were asked.
+fn answered_by(log: &StreamLog) -> Option<(String, String)> {
+    log.fallback().map(|fallback| (fallback.provider.to_string(), fallback.model.to_string()))
 }

@@ -8,15 +8,17 @@ mod attempt;
 pub mod budget;
 mod call;
 mod ending;
+mod fallback;
 pub mod interests;
 mod joining;
 mod leaving;
 mod preface;
 mod reply;
+mod standing;
 #[cfg(test)]
 mod tests;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +31,12 @@ use tokio::time::Instant;
 use self::attempt::Attempt;
 use self::interests::Interests;
 pub use self::reply::Reply;
+use self::standing::Standing;
 use super::coalescer::tables::TurnIds;
 use super::coalescer::{Coalescer, NewTurn};
 use super::guardian::Address;
 use super::subscriber::{OnDisconnect, Subscriber};
-use super::target::Target;
+use super::target::{Target, Targets};
 use crate::chat::{ChatRequest, MessageId, RequestId, StreamId, ThreadId};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure, Phase};
@@ -179,6 +182,8 @@ pub struct Environment {
     pub metrics: Arc<Metrics>,
     /// Who hears of the end.
     pub coalescer: Address<Coalescer>,
+    /// Who may be called when the provider that was asked fails.
+    pub targets: Targets,
     /// What happens to thread answers without listeners.
     pub on_disconnect: OnDisconnect,
     /// How often a growing answer is saved.
@@ -203,7 +208,6 @@ enum State {
 /// See the module.
 pub struct Stream {
     id: StreamId,
-    target: Rc<Target>,
     environment: Rc<Environment>,
     log: Arc<StreamLog>,
     request: Option<ChatRequest>,
@@ -217,7 +221,7 @@ pub struct Stream {
     ending: Option<(Outcome, Instant)>,
     /// Requests that came when their turn, or the answer, was about to end.
     late: Vec<Late>,
-    phase: Rc<Cell<Phase>>,
+    standing: Rc<Standing>,
     abort: Option<AbortHandle>,
     state: State,
 }
@@ -256,7 +260,6 @@ impl Stream {
     ) -> Self {
         Self {
             id,
-            target,
             environment,
             log,
             request: Some(request),
@@ -266,7 +269,7 @@ impl Stream {
             opening: 0,
             ending: None,
             late: Vec::new(),
-            phase: Rc::new(Cell::new(Phase::Queue)),
+            standing: Rc::new(Standing::new(target)),
             abort: None,
             state: State::Asking,
         }
@@ -276,19 +279,23 @@ impl Stream {
     fn start_attempt(&mut self, request: ChatRequest, ctx: &Context<Self>) {
         let me = ctx.address();
         let (admitted, grown) = (me.clone(), me.clone());
+        let target = self.standing.target();
         let attempt = Attempt {
             org: self.org.clone(),
+            routes: fallback::routes(&target, &request.model, &self.environment.targets),
             request,
-            target: self.target.clone(),
+            target,
+            deadline: None,
+            fallback: None,
             log: self.log.clone(),
             preface: RefCell::default(),
-            phase: self.phase.clone(),
+            standing: self.standing.clone(),
             admitted: Some(Box::new(move || tell(&admitted, Admitted))),
             checkpoint: Box::new(move || tell(&grown, Grown)),
             checkpoint_interval: self.environment.checkpoint_interval,
             answer_bytes_max: self.environment.answer_bytes_max,
         };
-        let (provider, phase) = (attempt.target.provider.name.clone(), self.phase.clone());
+        let standing = self.standing.clone();
         let task = tokio::task::spawn_local(attempt.run());
         self.abort = Some(task.abort_handle());
         tokio::task::spawn_local(async move {
@@ -296,8 +303,8 @@ impl Stream {
                 Ok(ended) => ended,
                 Err(gone) if gone.is_cancelled() => return,
                 Err(_) => {
-                    let mut failure = broken().phase(phase.get());
-                    failure.provider = Some(provider.as_str().into());
+                    let mut failure = broken().phase(standing.phase.get());
+                    failure.provider = Some(standing.target().provider.name.as_str().into());
                     Err(failure)
                 }
             };
@@ -308,7 +315,7 @@ impl Stream {
     fn abort_attempt(&mut self) -> Cancelled {
         let Some(abort) = self.abort.take() else { return Cancelled::AlreadyOver };
         abort.abort();
-        if self.phase.get() == Phase::Queue { Cancelled::NotStarted } else { Cancelled::Aborted }
+        if self.standing.phase.get() == Phase::Queue { Cancelled::NotStarted } else { Cancelled::Aborted }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a few messages in the life of a stream; streams are bounded")]

@@ -3,6 +3,7 @@
 
 mod cancelling;
 mod failing;
+mod falling_back;
 mod interests;
 mod joining;
 mod leaving;

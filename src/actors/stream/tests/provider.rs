@@ -199,6 +199,8 @@ impl Adapter for Dialect {
     fn failure(&self, head: &Head, _: &[u8]) -> Failure {
         let code = match head.status {
             400 => Code::UpstreamRejected,
+            401 => Code::UpstreamAuth,
+            402 => Code::UpstreamQuota,
             429 => Code::UpstreamRateLimit,
             503 => Code::UpstreamOverloaded,
             _ => Code::UpstreamError,
