@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::guardian::Address;
 use super::pacer::Pacer;
 use super::stream::budget::RetryBudget;
+use super::stream::drain::Drains;
 use crate::chat::ProviderName;
 use crate::config;
 use crate::providers::Adapter;
@@ -27,6 +28,8 @@ pub struct Target {
     pub pacer: Address<Pacer>,
     /// How often its failed calls may be made again.
     pub retries: RefCell<RetryBudget>,
+    /// Its cancelled answers that are read on.
+    pub drains: Drains,
 }
 
 impl Target {
@@ -38,7 +41,7 @@ impl Target {
         pacer: Address<Pacer>,
     ) -> Self {
         let retries = RefCell::new(RetryBudget::new(Instant::now()));
-        Self { provider, adapter, transport, pacer, retries }
+        Self { provider, adapter, transport, pacer, retries, drains: Drains::default() }
     }
 }
 

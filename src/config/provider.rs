@@ -65,6 +65,10 @@ pub struct Provider {
     pub total_timeout_ms: u64,
     /// What a cancel does to the running call.
     pub on_cancel: OnCancel,
+    /// How long a cancelled answer is read on, in milliseconds.
+    pub drain_max_ms: u64,
+    /// How much of it is read on, in bytes.
+    pub drain_bytes_max: usize,
     /// Connections that are kept open for the next request.
     pub warm_connections: usize,
     /// A PEM file with certificates to trust beside the public roots.
@@ -185,6 +189,8 @@ pub(super) struct ProviderTable {
     pub(super) idle_timeout_ms: Option<u64>,
     pub(super) total_timeout_ms: Option<u64>,
     pub(super) on_cancel: Option<OnCancel>,
+    pub(super) drain_max_ms: Option<u64>,
+    pub(super) drain_bytes_max: Option<usize>,
     pub(super) warm_connections: Option<usize>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) retries_max: Option<u32>,
@@ -204,6 +210,7 @@ impl Table for ProviderTable {
             ("ttft_timeout_ms", self.ttft_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("total_timeout_ms", self.total_timeout_ms),
+            ("drain_max_ms", self.drain_max_ms),
             ("breaker_open_ms", self.breaker_open_ms),
             ("breaker_open_max_ms", self.breaker_open_max_ms),
         ];
@@ -211,6 +218,7 @@ impl Table for ProviderTable {
             check_range(key, &WAIT_MS, wait, wrong);
         }
         check_range("queue_max", &(0..=1_000_000), self.queue_max, wrong);
+        check_range("drain_bytes_max", &(1_024..=1_073_741_824), self.drain_bytes_max, wrong);
         check_range("warm_connections", &(0..=1_000), self.warm_connections, wrong);
         check_range("retries_max", &(0..=10), self.retries_max, wrong);
         check_range("breaker_failures", &(0..=1_000), self.breaker_failures, wrong);
@@ -261,6 +269,8 @@ impl ProviderTable {
             idle_timeout_ms: self.idle_timeout_ms.unwrap_or(30_000),
             total_timeout_ms: self.total_timeout_ms.unwrap_or(600_000),
             on_cancel: self.on_cancel.unwrap_or(OnCancel::Abort),
+            drain_max_ms: self.drain_max_ms.unwrap_or(30_000),
+            drain_bytes_max: self.drain_bytes_max.unwrap_or(4_194_304),
             warm_connections: self.warm_connections.unwrap_or(if dialect == Dialect::Demo { 0 } else { 2 }),
             ca_file: self.ca_file.filter(|path| !path.as_os_str().is_empty()),
             retries_max: self.retries_max.unwrap_or(2),

@@ -27,6 +27,8 @@ use crate::store::CallRole;
 pub struct Finished {
     /// When it ended.
     pub at: Instant,
+    /// The id of the answer that it heard.
+    pub stream: Arc<str>,
     /// Whether it started its upstream call.
     pub role: CallRole,
     /// How it ended.
@@ -54,6 +56,7 @@ impl Finished {
         let role = subscription.facts.role;
         Self {
             at: Instant::now(),
+            stream: subscription.facts.stream.as_str().into(),
             role,
             status: outcome.status,
             error: outcome.failure.as_ref().map(|failure| failure.code),
@@ -174,6 +177,16 @@ impl Metrics {
             inner.requests.pop_front();
         }
         inner.requests.push_back((name, finished));
+    }
+
+    /// Corrects what an answer has cost that ended before that was known. It is one of the newest.
+    pub fn billed(&self, stream: &str, usage: Usage) {
+        let mut inner = self.inner.lock();
+        let mut newest = inner.requests.iter_mut().rev().map(|(_, finished)| finished);
+        let payer = newest.find(|finished| finished.role == CallRole::Leader && *finished.stream == *stream);
+        if let Some(payer) = payer {
+            payer.usage = Some(usage);
+        }
     }
 
     /// Records how long it took from a cancel's arrival to the abort of the upstream call.
@@ -306,6 +319,7 @@ pub(crate) mod tests {
     pub(crate) fn finished(ttft_ms: u32, status: Status) -> Finished {
         Finished {
             at: Instant::now(),
+            stream: "s".into(),
             role: CallRole::Leader,
             status,
             error: (status == Status::Error).then_some(Code::UpstreamError),
@@ -356,6 +370,22 @@ pub(crate) mod tests {
 
         assert_eq!(report["error_rate"], 0.5);
         assert_eq!(report["errors"], serde_json::json!({"total": 1, "by_code": {"upstream_error": 1}}));
+    }
+
+    #[test]
+    fn a_bill_that_comes_late_takes_the_place_of_the_estimate_of_whoever_pays() {
+        let metrics = Metrics::new(&config::Metrics::default());
+        let usage = |output| Usage { output, ..Usage::default() };
+        let role = CallRole::Follower;
+        for (stream, role) in [("a", CallRole::Leader), ("b", CallRole::Leader), ("a", role)] {
+            let usage = (role == CallRole::Leader).then(|| usage(5));
+            metrics.finished("demo", Finished { stream: stream.into(), role, usage, ..finished(1, Status::Cancelled) });
+        }
+
+        metrics.billed("a", usage(100));
+        metrics.billed("unknown", usage(1_000));
+
+        assert_eq!(report(&metrics, 100)["tokens"]["output"], 105);
     }
 
     #[test]

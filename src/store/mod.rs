@@ -294,6 +294,19 @@ pub struct EndedRequest {
     pub answered_by: Option<(String, String)>,
 }
 
+/// What an answer that was settled with an estimate really costs.
+#[derive(Debug, Clone)]
+pub struct Bill {
+    /// The generation.
+    pub stream: StreamId,
+    /// The answers' messages.
+    pub answers: Vec<MessageId>,
+    /// The requests that ended with it.
+    pub requests: Vec<RequestId>,
+    /// What it costs.
+    pub usage: Usage,
+}
+
 /// A request as it was kept.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredRequest {

@@ -102,7 +102,10 @@ impl Handler<Stop> for Coalescer {
 
     fn handle(&mut self, order: Stop, _: &mut Context<Self>) {
         let Stop { whose, status, reply } = order;
-        self.is_ending |= whose == Whose::Everybody;
+        if whose == Whose::Everybody {
+            self.is_ending = true;
+            self.targets.values().for_each(|target| target.drains.end_all());
+        }
         let streams = self.streams.borrow();
         let (thread, chosen): (Option<ThreadId>, Vec<_>) = match whose {
             Whose::Everybody => (None, streams.values().collect()),

@@ -67,8 +67,8 @@ impl Attempt {
         let deadline = Instant::now() + millis(self.target.provider.total_timeout_ms);
         let (asked, first) = (self.request.clone(), self.target.provider.name.clone());
         let failure = match self.ask().await {
-            Ok(finish) => return Ok(finish),
-            Err(failure) => failure,
+            Err(failure) if !self.standing.is_drained() => failure,
+            ended => return ended,
         };
         if !fallback::is_worth_another(failure.code) {
             self.say_preface();
@@ -81,8 +81,8 @@ impl Attempt {
             }
             self.turn_to(&route, &asked, first.clone(), deadline);
             match self.ask().await {
-                Ok(finish) => return Ok(finish),
-                Err(failure) => last = Some(failure),
+                Err(failure) if !self.standing.is_drained() => last = Some(failure),
+                ended => return ended,
             }
         }
         match last {
@@ -137,7 +137,11 @@ impl Attempt {
                 // What the provider has said tells more than that its queue takes too long.
                 Err(failure) => return Err(last.unwrap_or_else(|| self.describe(failure))),
             };
-            let failure = match self.once(call.clone(), permit).await {
+            let ended = self.once(call.clone(), permit).await;
+            if self.standing.is_drained() {
+                return ended;
+            }
+            let failure = match ended {
                 Ok(finish) => {
                     self.say_preface();
                     return Ok(finish);
@@ -194,8 +198,9 @@ impl Attempt {
                 | Code::UpstreamTruncated
                 | Code::UpstreamOverloaded
                 | Code::UpstreamError => permit.failed(),
-                // What cannot be read, is too long or met a defect may be this answer's own matter.
-                Code::UpstreamProtocol | Code::ResponseTooLarge | Code::Internal => drop(permit),
+                // What cannot be read, is too long, was not read to its end or met a defect may be this answer's own
+                // matter.
+                Code::UpstreamProtocol | Code::ResponseTooLarge | Code::Interrupted | Code::Internal => drop(permit),
                 _ => permit.answered(),
             },
         }
@@ -208,7 +213,13 @@ impl Attempt {
         let (place, mut places) = watch::channel(None);
         let pacer = self.target.pacer.get().ok_or_else(pacer_gone)?;
         let asked = pacer.send(Acquire { org: self.org.clone(), wait_max, line, reply, place }).await;
-        let admitted = asked.map_err(|_| pacer_gone())?.map_err(not_granted)?;
+        let admitted = match asked.map_err(|_| pacer_gone())? {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                self.target.drains.make_way();
+                return Err(not_granted(reason));
+            }
+        };
         if let Some(fallback) = self.fallback.take() {
             self.log.fall_back(Some(fallback));
         }
@@ -218,6 +229,8 @@ impl Attempt {
         if let Admitted::Granted(permit) = admitted {
             return Ok(permit);
         }
+        let target = self.target.clone();
+        let _waiting = target.drains.wait();
         loop {
             tokio::select! {
                 biased;

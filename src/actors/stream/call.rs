@@ -4,14 +4,14 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::attempt::{Attempt, millis};
 use crate::actors::pacer::Permit;
 use crate::event::{Event, Finish};
 use crate::failure::{Code, Failure, Phase};
 use crate::providers::answer::AnswerDecoder;
-use crate::providers::upstream::Opened;
+use crate::providers::upstream::{Body, Opened};
 use crate::providers::{Call, Flow, Piece};
 
 /// A checkpoint writes the whole text, so it waits one interval longer for each such part: what is written in a second
@@ -83,9 +83,11 @@ impl Attempt {
         let mut decoder = AnswerDecoder::new(&*self.target.adapter);
         let mut clocks = Clocks::new(started);
         let mut alarm = pin!(sleep_until(self.next_alarm(&clocks)));
+        let mut drained = pin!(self.standing.drained());
         loop {
             tokio::select! {
                 biased;
+                () = &mut drained => return self.read_on(body, decoder, &clocks).await,
                 chunk = body.next() => {
                     let Some(chunk) = chunk else {
                         decoder.end(&mut |piece| self.take(piece, &mut clocks))?;
@@ -117,6 +119,36 @@ impl Attempt {
                     self.ring(&mut clocks)?;
                     alarm.as_mut().reset(self.next_alarm(&clocks));
                 }
+            }
+        }
+    }
+
+    /// Nobody listens any more: reads on, for a while, to learn what the answer costs. Nothing goes to the log.
+    async fn read_on(&self, mut body: Body, mut decoder: AnswerDecoder, clocks: &Clocks) -> Result<Finish, Failure> {
+        let provider = &self.target.provider;
+        let end = self.total_deadline(clocks).min(Instant::now() + millis(provider.drain_max_ms));
+        let mut bytes_left = provider.drain_bytes_max;
+        let mut learn = |piece: Piece<'_>| {
+            if let Piece::Event(Event::Usage { usage }) = piece {
+                self.standing.learned.set(Some(usage));
+            }
+        };
+        loop {
+            let idle_end = Instant::now() + millis(provider.idle_timeout_ms);
+            let Ok(chunk) = timeout_at(end.min(idle_end), body.next()).await else { return Err(given_up()) };
+            let Some(chunk) = chunk else {
+                decoder.end(&mut learn)?;
+                return Ok(decoder.finish());
+            };
+            let chunk = chunk.map_err(Failure::from)?;
+            if decoder.push(&chunk, &mut learn)? == Flow::Ended {
+                self.target.transport.recycle(body);
+                return Ok(decoder.finish());
+            }
+            // A provider that never pauses leaves the clock no turn.
+            match bytes_left.checked_sub(chunk.len()).filter(|_| Instant::now() < end) {
+                Some(left) => bytes_left = left,
+                None => return Err(given_up()),
             }
         }
     }
@@ -199,6 +231,11 @@ impl Attempt {
         }
         Ok(())
     }
+}
+
+/// A drain has taken as long, or as much, as it may.
+fn given_up() -> Failure {
+    Failure::new(Code::Interrupted, "the answer was not read to its end")
 }
 
 impl Clocks {

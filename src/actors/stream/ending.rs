@@ -149,6 +149,7 @@ impl Stream {
             }
         }
         self.end_everybody(outcome, at);
+        self.tell_drain();
     }
 
     /// A request joined while the end was being written: it is kept and ended by itself.

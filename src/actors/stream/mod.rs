@@ -7,6 +7,7 @@
 mod attempt;
 pub mod budget;
 mod call;
+pub mod drain;
 mod ending;
 mod fallback;
 pub mod interests;
@@ -29,6 +30,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use self::attempt::Attempt;
+use self::drain::Concerned;
 use self::interests::Interests;
 pub use self::reply::Reply;
 use self::standing::Standing;
@@ -102,6 +104,8 @@ pub struct Withdraw {
 pub enum Cancelled {
     /// The upstream call was closed.
     Aborted,
+    /// The upstream call is read on for a while, to learn what it costs.
+    Drained,
     /// Others still listen; the upstream call goes on for them.
     Shared,
     /// The upstream call had not begun.
@@ -115,6 +119,7 @@ impl Cancelled {
     pub fn as_str(self) -> &'static str {
         match self {
             Cancelled::Aborted => "aborted",
+            Cancelled::Drained => "drained",
             Cancelled::Shared => "shared",
             Cancelled::NotStarted => "not_started",
             Cancelled::AlreadyOver => "none",
@@ -223,6 +228,8 @@ pub struct Stream {
     late: Vec<Late>,
     standing: Rc<Standing>,
     abort: Option<AbortHandle>,
+    /// Where a drain waits to hear whom it concerns.
+    drained: Option<oneshot::Sender<Concerned>>,
     state: State,
 }
 
@@ -271,6 +278,7 @@ impl Stream {
             late: Vec::new(),
             standing: Rc::new(Standing::new(target)),
             abort: None,
+            drained: None,
             state: State::Asking,
         }
     }
@@ -295,11 +303,19 @@ impl Stream {
             checkpoint_interval: self.environment.checkpoint_interval,
             answer_bytes_max: self.environment.answer_bytes_max,
         };
-        let standing = self.standing.clone();
+        let (standing, stream) = (self.standing.clone(), self.id.clone());
+        let (store, metrics) = (self.environment.store.clone(), self.environment.metrics.clone());
         let task = tokio::task::spawn_local(attempt.run());
         self.abort = Some(task.abort_handle());
         tokio::task::spawn_local(async move {
-            let ended = match task.await {
+            let ended = task.await;
+            if let Some(concerned) = standing.take_concerned() {
+                if let Some(usage) = standing.learned.get() {
+                    drain::correct(stream, usage, concerned, store, metrics).await;
+                }
+                return;
+            }
+            let ended = match ended {
                 Ok(ended) => ended,
                 Err(gone) if gone.is_cancelled() => return,
                 Err(_) => {

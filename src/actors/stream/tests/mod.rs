@@ -2,6 +2,7 @@
 //! that plays scripts, and time that passes only when nobody has anything to do.
 
 mod cancelling;
+mod draining;
 mod failing;
 mod falling_back;
 mod interests;

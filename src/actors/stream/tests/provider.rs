@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::chat::ChatRequest;
-use crate::event::{Citation, Event, Finish, FinishReason};
+use crate::event::{Citation, Event, Finish, FinishReason, Usage};
 use crate::failure::{Code, Failure};
 use crate::providers::upstream::{Body, Opened, Status, Transport, TransportError};
 use crate::providers::{Adapter, Call, Decode, Flow, Frame, Framing, Head, Piece};
@@ -228,6 +228,10 @@ impl Decode for Decoder {
         if let Some(url) = line["cite"].as_str() {
             let citation = Citation { n: 1, url: url.into(), title: String::new(), snippet: None, date: None };
             out(Piece::Event(Event::Citation { items: vec![citation] }));
+        }
+        if let Some(output) = line["usage"].as_u64() {
+            let usage = Usage { output, total: output, ..Usage::default() };
+            out(Piece::Event(Event::Usage { usage }));
         }
         if let Some(signature) = line.get("opaque") {
             out(Piece::Opaque(signature.clone()));

@@ -11,6 +11,7 @@ use super::*;
 use crate::actors::coalescer::Whose;
 use crate::actors::pacer;
 use crate::chat::{OrgId, RequestId, Role};
+use crate::config::OnCancel;
 use crate::providers::upstream::TransportError;
 
 const SEEDS: std::ops::Range<u64> = 0..12;
@@ -79,6 +80,10 @@ fn plan(dice: &mut Dice) -> Plan {
     plan.limits.retained_bytes_max = 200_000;
     if dice.one_in(2) {
         plan.on_disconnect = OnDisconnect::CancelAfter(millis(dice.roll(2_000)));
+    }
+    if dice.one_in(2) {
+        plan.provider.on_cancel = OnCancel::Drain;
+        plan.provider.drain_max_ms = 1_000;
     }
     if dice.one_in(2) {
         plan.provider.fallback = vec![route("second"), route("third")];

@@ -413,7 +413,8 @@ impl House {
     /// Waits until nothing runs; then nothing may be left of what ran.
     pub(super) async fn is_quiet(&self) {
         let mut waited = 0;
-        while self.load().await.running > 0 {
+        let permits = || self.permits.get() + self.backups.iter().map(|backup| backup.permits.get()).sum::<usize>();
+        while self.load().await.running + permits() > 0 {
             sleep(millis(500)).await;
             waited += 1;
             assert!(waited < 10_000, "something runs for ever");
