@@ -11,6 +11,7 @@ use super::guardian::Address;
 use super::pacer::Pacer;
 use super::stream::budget::RetryBudget;
 use super::stream::drain::Drains;
+use super::stream::run::Endings;
 use crate::chat::ProviderName;
 use crate::config;
 use crate::providers::Adapter;
@@ -30,6 +31,8 @@ pub struct Target {
     pub retries: RefCell<RetryBudget>,
     /// Its cancelled answers that are read on.
     pub drains: Drains,
+    /// The calls that end its answers.
+    pub endings: Endings,
 }
 
 impl Target {
@@ -41,7 +44,8 @@ impl Target {
         pacer: Address<Pacer>,
     ) -> Self {
         let retries = RefCell::new(RetryBudget::new(Instant::now()));
-        Self { provider, adapter, transport, pacer, retries, drains: Drains::default() }
+        let (drains, endings) = (Drains::default(), Endings::default());
+        Self { provider, adapter, transport, pacer, retries, drains, endings }
     }
 }
 

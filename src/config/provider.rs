@@ -57,7 +57,8 @@ pub struct Provider {
     pub connect_timeout_ms: u64,
     /// How long the answer's head may take, in milliseconds.
     pub headers_timeout_ms: u64,
-    /// How long the first piece of content may take, in milliseconds.
+    /// How long the first piece of content may take, or the first sign that the provider does something by itself, in
+    /// milliseconds.
     pub ttft_timeout_ms: u64,
     /// How long an answer may be silent, in milliseconds. Comments are no silence.
     pub idle_timeout_ms: u64,

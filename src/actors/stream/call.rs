@@ -7,6 +7,8 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::attempt::{Attempt, millis};
+use super::estimate;
+use super::run::Run;
 use crate::actors::pacer::Permit;
 use crate::event::{Event, Finish};
 use crate::failure::{Code, Failure, Phase};
@@ -25,6 +27,8 @@ struct Clocks {
     started: Instant,
     last_byte: Instant,
     heard: bool,
+    /// It does something for us, be it a search: the time to the first piece is no measure of life any more.
+    works: bool,
     content: bool,
     answer_bytes: usize,
     checkpoint_due: Option<Instant>,
@@ -43,6 +47,8 @@ impl Attempt {
             return Err(self.refused(opened).await);
         }
         permit.accepted();
+        let prompt_tokens = estimate::of_prompt(&self.request);
+        self.log.note(|transcript| transcript.prompt_tokens = prompt_tokens);
         self.standing.phase.set(Phase::PreToken);
         self.listen(opened, started, permit).await
     }
@@ -80,6 +86,7 @@ impl Attempt {
     /// Reads the answer to its terminator, under four clocks.
     async fn listen(&self, opened: Opened, started: Instant, permit: &mut Permit) -> Result<Finish, Failure> {
         let Opened { mut body, .. } = opened;
+        let mut run = Run::new(self.target.clone(), self.log.clone());
         let mut decoder = AnswerDecoder::new(&*self.target.adapter);
         let mut clocks = Clocks::new(started);
         let mut alarm = pin!(sleep_until(self.next_alarm(&clocks)));
@@ -87,10 +94,11 @@ impl Attempt {
         loop {
             tokio::select! {
                 biased;
-                () = &mut drained => return self.read_on(body, decoder, &clocks).await,
+                () = &mut drained => return self.read_on(body, decoder, run, &clocks).await,
                 chunk = body.next() => {
                     let Some(chunk) = chunk else {
                         decoder.end(&mut |piece| self.take(piece, &mut clocks))?;
+                        run.over();
                         return Ok(decoder.finish());
                     };
                     let chunk = chunk.map_err(Failure::from)?;
@@ -98,12 +106,14 @@ impl Attempt {
                     if !std::mem::replace(&mut clocks.heard, true) {
                         self.log.reach(|timings| timings.first_byte = Some(clocks.last_byte));
                     }
-                    let flow = decoder.push(&chunk, &mut |piece| self.take(piece, &mut clocks))?;
+                    let flow = decoder.push(&chunk, &mut |piece| self.take(piece, &mut clocks));
+                    let flow = flow.map_err(|failure| run.failed(failure))?;
                     self.check_size(clocks.answer_bytes)?;
                     if clocks.content {
                         permit.heard();
                     }
                     if flow == Flow::Ended {
+                        run.over();
                         self.target.transport.recycle(body);
                         return Ok(decoder.finish());
                     }
@@ -124,7 +134,13 @@ impl Attempt {
     }
 
     /// Nobody listens any more: reads on, for a while, to learn what the answer costs. Nothing goes to the log.
-    async fn read_on(&self, mut body: Body, mut decoder: AnswerDecoder, clocks: &Clocks) -> Result<Finish, Failure> {
+    async fn read_on(
+        &self,
+        mut body: Body,
+        mut decoder: AnswerDecoder,
+        mut run: Run,
+        clocks: &Clocks,
+    ) -> Result<Finish, Failure> {
         let provider = &self.target.provider;
         let end = self.total_deadline(clocks).min(Instant::now() + millis(provider.drain_max_ms));
         let mut bytes_left = provider.drain_bytes_max;
@@ -138,10 +154,13 @@ impl Attempt {
             let Ok(chunk) = timeout_at(end.min(idle_end), body.next()).await else { return Err(given_up()) };
             let Some(chunk) = chunk else {
                 decoder.end(&mut learn)?;
+                run.over();
                 return Ok(decoder.finish());
             };
             let chunk = chunk.map_err(Failure::from)?;
-            if decoder.push(&chunk, &mut learn)? == Flow::Ended {
+            let flow = decoder.push(&chunk, &mut learn).map_err(|failure| run.failed(failure))?;
+            if flow == Flow::Ended {
+                run.over();
                 self.target.transport.recycle(body);
                 return Ok(decoder.finish());
             }
@@ -157,6 +176,7 @@ impl Attempt {
     fn take(&self, piece: Piece<'_>, clocks: &mut Clocks) {
         match piece {
             Piece::Event(event) => {
+                clocks.works |= event.is_content() || matches!(event, Event::Activity { .. });
                 if !clocks.content && event.is_content() {
                     clocks.content = true;
                     self.standing.phase.set(Phase::MidStream);
@@ -196,7 +216,7 @@ impl Attempt {
     }
 
     fn next_alarm(&self, clocks: &Clocks) -> Instant {
-        let ttft = (!clocks.content).then(|| clocks.started + millis(self.target.provider.ttft_timeout_ms));
+        let ttft = (!clocks.works).then(|| clocks.started + millis(self.target.provider.ttft_timeout_ms));
         let alarms = [Some(self.idle_deadline(clocks)), Some(self.total_deadline(clocks)), ttft, clocks.checkpoint_due];
         alarms.into_iter().flatten().min().unwrap_or_else(|| self.total_deadline(clocks))
     }
@@ -225,7 +245,7 @@ impl Attempt {
             let message = "the provider fell silent (idle_timeout_ms)";
             return Err(Failure::new(Code::UpstreamStalled, message));
         }
-        if !clocks.content && clocks.started + millis(self.target.provider.ttft_timeout_ms) <= now {
+        if !clocks.works && clocks.started + millis(self.target.provider.ttft_timeout_ms) <= now {
             let message = "the provider sent no content in time (ttft_timeout_ms)";
             return Err(Failure::new(Code::UpstreamTimeout, message));
         }
@@ -241,6 +261,6 @@ fn given_up() -> Failure {
 impl Clocks {
     fn new(started: Instant) -> Self {
         let last_byte = Instant::now();
-        Self { started, last_byte, heard: false, content: false, answer_bytes: 0, checkpoint_due: None }
+        Self { started, last_byte, heard: false, works: false, content: false, answer_bytes: 0, checkpoint_due: None }
     }
 }

@@ -7,32 +7,31 @@ use actix::prelude::*;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use super::estimate;
 use super::joining::keep_request;
 use super::{Member, NotJoined, Settled, State, Stream, TurnSettled, Waiting, broken, tell};
 use crate::actors::coalescer;
 use crate::actors::coalescer::tables::TurnIds;
 use crate::actors::subscriber::Ended;
 use crate::chat::{MessageId, StreamId};
-use crate::event::{Finish, FinishReason, Status, Usage};
+use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Kept, Outcome, StreamLog, Subscription, Transcript};
 use crate::store::{Checkpoint, EndedRequest, Settle, Store, StoreError};
 
 /// When the end of an answer that could not be written is written once more.
 const SETTLE_PAUSES_S: [u64; 8] = [1, 2, 4, 8, 15, 30, 60, 120];
-/// How many characters of English make a token, roughly; for estimates of answers that were cut.
-const CHARS_PER_TOKEN: usize = 4;
 
 /// The outcome of an answer that its provider finished.
 pub(super) fn finished(log: &StreamLog, finish: Finish) -> Outcome {
-    let usage = log.with_transcript(|transcript| transcript.usage);
+    let usage = log.with_transcript(estimate::of_answer);
     Outcome { status: Status::Complete, finish, failure: None, usage, partial: false, kept: Kept::Yes }
 }
 
 /// The outcome of an answer that failed on its way.
 pub(super) fn failed(log: &StreamLog, failure: Failure) -> Outcome {
     let partial = log.with_transcript(Transcript::has_text);
-    Outcome { usage: usage(log), ..Outcome::failed(failure, partial) }
+    Outcome { usage: log.with_transcript(estimate::of_answer), ..Outcome::failed(failure, partial) }
 }
 
 /// The outcome of an answer that was stopped from this side.
@@ -45,18 +44,8 @@ pub(super) fn stopped(log: &StreamLog, status: Status) -> Outcome {
         _ => (FinishReason::Cancelled, None),
     };
     let finish = Finish { reason, native: None };
-    Outcome { status, finish, failure, usage: usage(log), partial, kept: Kept::Yes }
-}
-
-/// What the provider said of the cost, else an estimate of what has come.
-fn usage(log: &StreamLog) -> Option<Usage> {
-    log.with_transcript(|transcript| {
-        transcript.usage.or_else(|| {
-            let chars = transcript.text.chars().count() + transcript.reasoning.chars().count();
-            let output = chars.div_ceil(CHARS_PER_TOKEN) as u64;
-            (output > 0).then(|| Usage { output, total: output, estimated: true, ..Usage::default() })
-        })
-    })
+    let usage = log.with_transcript(estimate::of_stopped);
+    Outcome { status, finish, failure, usage, partial, kept: Kept::Yes }
 }
 
 impl Stream {

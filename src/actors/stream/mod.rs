@@ -9,12 +9,14 @@ pub mod budget;
 mod call;
 pub mod drain;
 mod ending;
+mod estimate;
 mod fallback;
 pub mod interests;
 mod joining;
 mod leaving;
 mod preface;
 mod reply;
+pub mod run;
 mod standing;
 #[cfg(test)]
 mod tests;

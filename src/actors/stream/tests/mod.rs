@@ -3,6 +3,7 @@
 
 mod cancelling;
 mod draining;
+mod ending_runs;
 mod failing;
 mod falling_back;
 mod interests;

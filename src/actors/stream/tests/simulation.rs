@@ -42,7 +42,7 @@ impl Dice {
 
 /// What the provider does next: mostly it answers, now and then it does not.
 fn improvise(dice: &mut Dice) -> Script {
-    let mut body = vec![Step::Wait(dice.roll(200)), Step::Echo];
+    let mut body = vec![Step::Wait(dice.roll(200)), Step::Line(r#"{"id":"run"}"#), Step::Echo];
     for index in 0..dice.roll(8) {
         body.push(Step::Wait(dice.roll(300)));
         body.push(Step::Text(format!(" {index}")));
