@@ -164,6 +164,7 @@ fn guard_coalescer(
             config::OnDisconnect::Continue => OnDisconnect::Continue,
             config::OnDisconnect::Cancel => OnDisconnect::CancelAfter(Duration::from_millis(disconnect_grace_ms)),
         },
+        write_wait_max: Duration::from_millis(config.store.write_wait_max_ms),
         checkpoint_interval: Duration::from_millis(config.store.checkpoint_interval_ms),
         answer_bytes_max,
     });

@@ -17,7 +17,7 @@ use crate::chat::{MessageId, StreamId};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Kept, Outcome, StreamLog, Subscription, Transcript};
-use crate::store::{Checkpoint, EndedRequest, Settle, Store, StoreError};
+use crate::store::{Checkpoint, EndedRequest, OpenTurn, Settle, Store, StoreError};
 
 /// When the end of an answer that could not be written is written once more.
 const SETTLE_PAUSES_S: [u64; 8] = [1, 2, 4, 8, 15, 30, 60, 120];
@@ -278,7 +278,7 @@ fn end_subscriber(member: &Member, ended: Ended) {
 
 /// Writes the end of answers. When that fails, their clients hear of it now, and the write is repeated for a while:
 /// a disk that was full may have room again. Settling twice changes nothing.
-async fn settle(store: &Store, stream: &StreamId, write: Settle) -> Kept {
+pub(super) async fn settle(store: &Store, stream: &StreamId, write: Settle) -> Kept {
     let settled = store.settle(write.clone()).await;
     if let Err(error) = &settled {
         log::error!(stream_id = stream.as_str(), error:?; "the end of an answer could not be kept");
@@ -293,6 +293,28 @@ async fn settle(store: &Store, stream: &StreamId, write: Settle) -> Kept {
         });
     }
     Kept::after(&settled)
+}
+
+/// The end of a turn whose opening took too long, should it be kept after all: its client was told that it is not.
+pub(super) fn unwanted(turn: &OpenTurn) -> Settle {
+    let (status, finish_reason) = (Status::Error, FinishReason::Error);
+    let failure = Failure::new(Code::Storage, "the message was not stored in time");
+    let facts = json!({ "error": failure.body(Some(turn.request.id.as_str())) });
+    Settle {
+        answers: vec![turn.answer.clone()],
+        stream: turn.stream.clone(),
+        status,
+        finish_reason,
+        text: String::new(),
+        reasoning: String::new(),
+        usage: None,
+        citations: Vec::new(),
+        tool_calls: Vec::new(),
+        opaque: Vec::new(),
+        meta: json!({ "error": failure.body(None) }),
+        answered_by: None,
+        requests: vec![EndedRequest { id: turn.request.id.clone(), status, finish_reason, facts, answered_by: None }],
+    }
 }
 
 /// What the store keeps of a request that has ended.

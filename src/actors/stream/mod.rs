@@ -193,6 +193,8 @@ pub struct Environment {
     pub targets: Targets,
     /// What happens to thread answers without listeners.
     pub on_disconnect: OnDisconnect,
+    /// How long the store may take to open a turn.
+    pub write_wait_max: Duration,
     /// How often a growing answer is saved.
     pub checkpoint_interval: Duration,
     /// The longest answer.
@@ -370,7 +372,7 @@ impl Outcome {
             NotJoined::Failed(failure) => failure.clone(),
             NotJoined::SequenceMoved | NotJoined::JustEnded => Failure::new(Code::TurnInProgress, "try again"),
         };
-        Self::failed(failure, false)
+        Self { kept: Kept::NoTurn, ..Self::failed(failure, false) }
     }
 
     /// Whether this is the end of a request that has to be asked again.

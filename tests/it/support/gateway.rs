@@ -22,7 +22,7 @@ pub(crate) struct Gateway {
     pub(crate) mock: Mock,
     pub(crate) client: Client,
     app: App,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Gateway {
@@ -52,28 +52,39 @@ impl Gateway {
     }
 
     async fn with_all(server: &str, provider: &str, tables: &str) -> Self {
-        Self::build(Mock::start().await, server, provider, tables).await
+        Self::build(Mock::start().await, server, "", provider, tables).await
+    }
+
+    /// With further keys of the store's table.
+    pub(crate) async fn with_store(store: &str) -> Self {
+        Self::build(Mock::start().await, "", store, FAST, "").await
     }
 
     /// In front of a mock of one's own, with other keys of the provider's table.
     pub(crate) async fn before(mock: Mock, provider: &str) -> Self {
-        Self::build(mock, "", provider, "").await
+        Self::build(mock, "", "", provider, "").await
     }
 
-    async fn build(mock: Mock, server: &str, provider: &str, tables: &str) -> Self {
+    async fn build(mock: Mock, server: &str, store: &str, provider: &str, tables: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("weir.db");
         let toml = config(&mock.url(), database.to_str().unwrap(), provider, tables);
         let toml = toml.replacen("[server]", &format!("[server]\n{server}"), 1);
+        let toml = toml.replacen("[store]", &format!("[store]\n{store}"), 1);
         let config = Config::load(Some(("test.toml", &toml)), []).unwrap_or_else(|error| panic!("{error}\n{toml}"));
         let app = App::start(config, Arc::new(app::transport)).await.unwrap();
         let client = Client::new(&format!("http://{}", app.address)).unwrap();
-        Self { mock, client, app, _directory: directory }
+        Self { mock, client, app, directory }
     }
 
     /// Where it listens.
     pub(crate) fn address(&self) -> std::net::SocketAddr {
         self.app.address
+    }
+
+    /// Where its database is.
+    pub(crate) fn database(&self) -> std::path::PathBuf {
+        self.directory.path().join("weir.db")
     }
 
     /// A new thread's id.

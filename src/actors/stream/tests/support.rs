@@ -262,6 +262,7 @@ impl House {
             coalescer: coalescers.clone(),
             targets: targets.clone(),
             on_disconnect: plan.on_disconnect,
+            write_wait_max: millis(10_000),
             checkpoint_interval: millis(1_000),
             answer_bytes_max: plan.answer_bytes_max,
         });
@@ -372,6 +373,16 @@ impl House {
     /// The actor of a running stream.
     pub(super) fn stream(&self, stream: &StreamId) -> Addr<Stream> {
         self.streams.borrow()[stream].addr().clone()
+    }
+
+    /// Asks, and gives the new stream before it has come any further. To be spawned: the body of a test hears of
+    /// nothing in time.
+    pub(super) fn begin(&self, join: coalescer::Join) -> impl Future<Output = Addr<Stream>> + use<> {
+        let (coalescer, streams) = (self.coalescer.clone(), self.streams.clone());
+        async move {
+            coalescer.send(join).await.unwrap();
+            streams.borrow().values().next().expect("a stream begins").addr().clone()
+        }
     }
 
     pub(super) async fn messages(&self, org: &OrgId, thread: &ThreadId) -> Vec<Message> {
