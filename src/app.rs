@@ -5,7 +5,6 @@
 //! The order of the end: new messages are refused; running answers finish, or are interrupted when their time is over;
 //! every listener gets its `done`; the server closes its connections; the store writes what is queued and closes.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,9 +23,8 @@ use crate::actors::guardian::{Address, Guardian, Ready};
 use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{InFlight, Pacer, schedule};
 use crate::actors::stream::Environment;
-use crate::actors::stream::budget::RetryBudget;
 use crate::actors::subscriber::OnDisconnect;
-use crate::actors::target::Target;
+use crate::actors::target::{Target, Targets};
 use crate::chat::ProviderName;
 use crate::config::{self, Config, Dialect, Provider};
 use crate::event::Status;
@@ -109,14 +107,13 @@ impl Upstream {
         let mut pacers = BTreeMap::new();
         let mut targets = BTreeMap::new();
         for provider in config.providers.values().filter(|provider| provider.available().is_ok()) {
-            warn_of_idle_settings(provider);
+            warn_of_missing_routes(config, provider);
             let adapter = registry::of(provider);
             let pacer = guard_pacer(&mut guardian, provider);
             let transport = make(provider, &*adapter)?;
             tokio::task::spawn_local(transport.keep_warm());
             pacers.insert(provider.name.clone(), pacer.clone());
-            let retries = RefCell::new(RetryBudget::new(Instant::now()));
-            let target = Target { provider: provider.clone(), adapter, transport, pacer, retries };
+            let target = Target::new(provider.clone(), adapter, transport, pacer);
             targets.insert(provider.name.clone(), Rc::new(target));
         }
         let coalescer = guard_coalescer(&mut guardian, config, store, metrics.clone(), Rc::new(targets));
@@ -127,14 +124,13 @@ impl Upstream {
     }
 }
 
-/// Says which settings are read but not acted on yet, so that nobody relies on them.
-fn warn_of_idle_settings(provider: &Provider) {
-    let name = provider.name.as_str();
-    if !provider.fallback.is_empty() {
-        log::warn!("providers.{name}.fallback is not acted on by this version: a failure is final after its retries");
-    }
-    if provider.on_cancel == config::OnCancel::Drain {
-        log::warn!("providers.{name}.on_cancel = \"drain\" is not acted on by this version: a cancel aborts the call");
+/// Says which fallbacks lead nowhere, so that nobody relies on them.
+fn warn_of_missing_routes(config: &Config, provider: &Provider) {
+    for route in &provider.fallback {
+        let other = config.providers.get(route.provider.as_str());
+        if let Some(Err(why)) = other.map(Provider::available) {
+            log::warn!("providers.{}.fallback: {route} is left out: {why}", provider.name);
+        }
     }
 }
 
@@ -155,7 +151,7 @@ fn guard_coalescer(
     config: &Config,
     store: Store,
     metrics: Arc<Metrics>,
-    targets: Rc<BTreeMap<ProviderName, Rc<Target>>>,
+    targets: Targets,
 ) -> Address<Coalescer> {
     let address = Address::default();
     let config::Stream { on_disconnect, disconnect_grace_ms, answer_bytes_max, .. } = config.stream;
@@ -163,10 +159,12 @@ fn guard_coalescer(
         store,
         metrics,
         coalescer: address.clone(),
+        targets: targets.clone(),
         on_disconnect: match on_disconnect {
             config::OnDisconnect::Continue => OnDisconnect::Continue,
             config::OnDisconnect::Cancel => OnDisconnect::CancelAfter(Duration::from_millis(disconnect_grace_ms)),
         },
+        write_wait_max: Duration::from_millis(config.store.write_wait_max_ms),
         checkpoint_interval: Duration::from_millis(config.store.checkpoint_interval_ms),
         answer_bytes_max,
     });

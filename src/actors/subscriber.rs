@@ -146,7 +146,7 @@ pub fn finish(subscription: &Subscription, ended: &Ended, metrics: &Metrics) {
     if !ended.outcome.asks_again() {
         let finished = Finished::new(subscription, &ended.outcome, latency_ms);
         log_line(subscription, &finished);
-        metrics.finished(subscription.facts.provider.as_str(), finished);
+        metrics.finished(subscription.answered_by().0.as_str(), finished);
     }
     close(subscription, ended, latency_ms);
 }
@@ -186,14 +186,16 @@ fn done_frame(subscription: &Subscription, ended: &Ended, latency_ms: u32) -> by
 /// One line for each request, with the keys of the metrics.
 fn log_line(subscription: &Subscription, finished: &Finished) {
     let facts = &subscription.facts;
+    let (provider, model) = subscription.answered_by();
     log::info!(
         target: "weir::request",
         request_id = facts.request.as_str(),
         org = facts.request.org().as_str(),
         stream_id = facts.stream.as_str(),
         role = facts.role.as_str(),
-        provider = facts.provider.as_str(),
-        model = &*facts.model,
+        provider = provider.as_str(),
+        model = &*model,
+        fallback = finished.is_fallback,
         outcome = finished.status.as_str(),
         error = finished.error.map_or("", |code| code.as_str()),
         queue_wait_ms = finished.queue_wait_ms.unwrap_or(0),

@@ -62,8 +62,8 @@ pub(super) fn provider(path: &str, name: &str, table: &ProviderTable, report: &m
         wrong("ca_file", &what);
     }
     for (n, route) in table.fallback.iter().flatten().enumerate() {
-        if parse_route(route).is_none_or(|route| !is_model(&route.model)) {
-            wrong(&format!("fallback[{n}]"), "expected provider/model");
+        if parse_route(route).is_none() {
+            wrong(&format!("fallback[{n}]"), "expected provider/model, or a provider");
         }
     }
     if let Some(keepalive_ms) = provider.dialect.keepalive_ms().filter(|ms| *ms >= provider.idle_timeout_ms) {
@@ -112,11 +112,14 @@ pub(super) fn references(config: &Config, written: &Written, report: &mut Report
                 report.key(&path, "this is the provider that has failed by then; name another one");
                 continue;
             }
-            match config.providers.get(route.provider.as_str()) {
-                Some(provider) if is_model(&route.model) && !provider.accepts(&route.model) => {
+            match (config.providers.get(route.provider.as_str()), &route.model) {
+                (Some(provider), Some(model)) if !provider.accepts(model) => {
                     report.key(&path, format_args!("{} does not list this model", route.provider));
                 }
-                None if !exists(route.provider.as_str()) => report.key(&path, "there is no such provider"),
+                (Some(provider), None) if provider.default_model.is_none() => {
+                    report.key(&path, format_args!("{} has no default model; name one of its models", route.provider));
+                }
+                (None, _) if !exists(route.provider.as_str()) => report.key(&path, "there is no such provider"),
                 _ => {}
             }
         }

@@ -99,6 +99,8 @@ impl From<&Provider> for ProviderTable {
             idle_timeout_ms: Some(provider.idle_timeout_ms),
             total_timeout_ms: Some(provider.total_timeout_ms),
             on_cancel: Some(provider.on_cancel),
+            drain_max_ms: Some(provider.drain_max_ms),
+            drain_bytes_max: Some(provider.drain_bytes_max),
             warm_connections: Some(provider.warm_connections),
             ca_file: Some(provider.ca_file.clone().unwrap_or_default()),
             retries_max: Some(provider.retries_max),

@@ -57,7 +57,8 @@ pub struct Provider {
     pub connect_timeout_ms: u64,
     /// How long the answer's head may take, in milliseconds.
     pub headers_timeout_ms: u64,
-    /// How long the first piece of content may take, in milliseconds.
+    /// How long the first piece of content may take, or the first sign that the provider does something by itself, in
+    /// milliseconds.
     pub ttft_timeout_ms: u64,
     /// How long an answer may be silent, in milliseconds. Comments are no silence.
     pub idle_timeout_ms: u64,
@@ -65,6 +66,10 @@ pub struct Provider {
     pub total_timeout_ms: u64,
     /// What a cancel does to the running call.
     pub on_cancel: OnCancel,
+    /// How long a cancelled answer is read on, in milliseconds.
+    pub drain_max_ms: u64,
+    /// How much of it is read on, in bytes.
+    pub drain_bytes_max: usize,
     /// Connections that are kept open for the next request.
     pub warm_connections: usize,
     /// A PEM file with certificates to trust beside the public roots.
@@ -125,18 +130,21 @@ pub enum Key {
     Missing,
 }
 
-/// A provider and one of its models; written `provider/model`.
+/// A provider and one of its models; written `provider/model`, or `provider` for its default model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The provider's name.
     pub provider: ProviderName,
-    /// The model as that provider calls it.
-    pub model: Arc<str>,
+    /// The model as that provider calls it; `None`: its default model.
+    pub model: Option<Arc<str>>,
 }
 
 impl std::fmt::Display for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.provider, self.model)
+        match &self.model {
+            Some(model) => write!(f, "{}/{model}", self.provider),
+            None => f.write_str(self.provider.as_str()),
+        }
     }
 }
 
@@ -183,6 +191,8 @@ pub(super) struct ProviderTable {
     pub(super) idle_timeout_ms: Option<u64>,
     pub(super) total_timeout_ms: Option<u64>,
     pub(super) on_cancel: Option<OnCancel>,
+    pub(super) drain_max_ms: Option<u64>,
+    pub(super) drain_bytes_max: Option<usize>,
     pub(super) warm_connections: Option<usize>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) retries_max: Option<u32>,
@@ -202,6 +212,7 @@ impl Table for ProviderTable {
             ("ttft_timeout_ms", self.ttft_timeout_ms),
             ("idle_timeout_ms", self.idle_timeout_ms),
             ("total_timeout_ms", self.total_timeout_ms),
+            ("drain_max_ms", self.drain_max_ms),
             ("breaker_open_ms", self.breaker_open_ms),
             ("breaker_open_max_ms", self.breaker_open_max_ms),
         ];
@@ -209,6 +220,7 @@ impl Table for ProviderTable {
             check_range(key, &WAIT_MS, wait, wrong);
         }
         check_range("queue_max", &(0..=1_000_000), self.queue_max, wrong);
+        check_range("drain_bytes_max", &(1_024..=1_073_741_824), self.drain_bytes_max, wrong);
         check_range("warm_connections", &(0..=1_000), self.warm_connections, wrong);
         check_range("retries_max", &(0..=10), self.retries_max, wrong);
         check_range("breaker_failures", &(0..=1_000), self.breaker_failures, wrong);
@@ -259,6 +271,8 @@ impl ProviderTable {
             idle_timeout_ms: self.idle_timeout_ms.unwrap_or(dialect.idle_timeout_ms()),
             total_timeout_ms: self.total_timeout_ms.unwrap_or(600_000),
             on_cancel: self.on_cancel.unwrap_or(OnCancel::Abort),
+            drain_max_ms: self.drain_max_ms.unwrap_or(30_000),
+            drain_bytes_max: self.drain_bytes_max.unwrap_or(4_194_304),
             warm_connections: self.warm_connections.unwrap_or(if dialect == Dialect::Demo { 0 } else { 2 }),
             ca_file: self.ca_file.filter(|path| !path.as_os_str().is_empty()),
             retries_max: self.retries_max.unwrap_or(2),
@@ -279,11 +293,14 @@ pub(super) fn built_in() -> BTreeMap<String, Provider> {
     resolved.collect()
 }
 
-/// `provider/model`; the model may contain slashes of its own.
+/// `provider/model`, or `provider` alone; the model may contain slashes of its own.
 pub(super) fn parse_route(text: &str) -> Option<Route> {
-    let (provider, model) = text.split_once('/')?;
-    let fits = !provider.is_empty() && !model.is_empty();
-    fits.then(|| Route { provider: ProviderName::new(provider), model: model.into() })
+    let (provider, model) = match text.split_once('/') {
+        Some((provider, model)) => (provider, Some(model)),
+        None => (text, None),
+    };
+    let fits = !provider.is_empty() && model.is_none_or(is_model);
+    fits.then(|| Route { provider: ProviderName::new(provider), model: model.map(Arc::from) })
 }
 
 /// Whether the text can be a model's name. It may become part of a URL's path, so it cannot leave it.

@@ -98,6 +98,8 @@ tables! {
         path: PathBuf = PathBuf::from("weir.db");
         /// Writes that may wait at once; more are answered with `storage`.
         queue_max: usize = 4_096 => 1..=1_000_000;
+        /// How long a new message may take to be kept; then it is refused with `storage`, in milliseconds.
+        write_wait_max_ms: u64 = 10_000 => WAIT_MS;
         /// Connections that only read.
         readers: usize = 2 => 1..=64;
         /// What a finished write survives.

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Transcript;
+use super::progress::{Fallback, LogStats, QueuePlace, Timings};
 use super::wakers::Wakers;
 use crate::event::Event;
 
@@ -46,6 +47,8 @@ struct Inner {
     timings: Timings,
     queue: Option<QueuePlace>,
     queue_version: u32,
+    fallback: Option<Fallback>,
+    fallback_version: u32,
     /// The readers, by their slots.
     readers: Vec<Reader>,
     free_slots: Vec<usize>,
@@ -79,47 +82,6 @@ struct Reader {
     is_listed: bool,
 }
 
-/// When the phases of an answer were reached. Each listener counts from its own arrival.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Timings {
-    /// The pacer gave its permit.
-    pub granted: Option<Instant>,
-    /// The provider's first byte came.
-    pub first_byte: Option<Instant>,
-    /// The first piece of content came.
-    pub first_content: Option<Instant>,
-    /// Time to connect, in milliseconds; 0 on a connection that was open.
-    pub connect_ms: u32,
-}
-
-/// Where an answer stands in its pacer's queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct QueuePlace {
-    /// 1 is next.
-    pub position: u32,
-    /// Until its permit, by the present rate.
-    pub eta_ms: u64,
-}
-
-/// What the log looks like from outside, for operators.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogStats {
-    /// Readers at present.
-    pub listeners: usize,
-    /// Events appended.
-    pub events: u64,
-    /// Bytes appended.
-    pub bytes: u64,
-    /// How many events the slowest reader is behind.
-    pub slowest_lag: u64,
-    /// When the last event was appended.
-    pub last_append: Option<Instant>,
-    /// When the phases were reached.
-    pub timings: Timings,
-    /// The place in the queue, while there is one.
-    pub queue: Option<QueuePlace>,
-}
-
 /// What a reader finds.
 #[derive(Debug, PartialEq)]
 pub enum Next {
@@ -143,6 +105,8 @@ pub enum Next {
     },
     /// The place in the queue has changed.
     Queue(QueuePlace),
+    /// Another provider makes the answer.
+    Fallback(Fallback),
     /// Nothing yet; the waker will be called.
     Nothing,
 }
@@ -156,6 +120,7 @@ pub struct Cursor {
     seen: u64,
     said_timings: bool,
     queue_version: u32,
+    fallback_version: u32,
 }
 
 impl StreamLog {
@@ -219,6 +184,22 @@ impl StreamLog {
         let wakers = inner.take_wakers();
         drop(inner);
         wakers.wake();
+    }
+
+    /// Tells the readers that another provider makes the answer. `None`: none does after all, and nobody is told.
+    pub fn fall_back(&self, to: Option<Fallback>) {
+        let mut inner = self.inner.lock();
+        inner.fallback = to;
+        inner.fallback_version += 1;
+        inner.queue = None;
+        let wakers = inner.take_wakers();
+        drop(inner);
+        wakers.wake();
+    }
+
+    /// Who makes the answer, when that is not who was asked.
+    pub fn fallback(&self) -> Option<Fallback> {
+        self.inner.lock().fallback.clone()
     }
 
     /// Wakes the readers that wait, so that they can say that they are alive.
@@ -398,7 +379,7 @@ impl Cursor {
         inner.readers[slot].seen = Some(seen);
         let said_timings = inner.first_content_seq.is_some_and(|first| first <= seen);
         drop(inner);
-        Self { log, slot, seen, said_timings, queue_version: 0 }
+        Self { log, slot, seen, said_timings, queue_version: 0, fallback_version: 0 }
     }
 
     /// The log that it reads.
@@ -420,6 +401,12 @@ impl Cursor {
     pub fn next_within(&mut self, limit: impl FnOnce() -> u64, waker: &Waker) -> Next {
         let mut inner = self.log.inner.lock();
         let end = limit().min(inner.last_seq());
+        let fallback_version = std::mem::replace(&mut self.fallback_version, inner.fallback_version);
+        if fallback_version != inner.fallback_version
+            && let Some(fallback) = &inner.fallback
+        {
+            return Next::Fallback(fallback.clone());
+        }
         let has_gone = self.seen < inner.dropped;
         if has_gone && end < inner.dropped {
             // What this reader may see has gone, what follows is not for it.

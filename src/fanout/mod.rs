@@ -7,6 +7,7 @@
 mod audience;
 mod done;
 mod log;
+mod progress;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod wakers;
 
 pub use audience::{Audience, Full, Seat};
 pub use done::Done;
-pub use log::{Cursor, LogStats, Next, QueuePlace, StreamLog, Timings};
+pub use log::{Cursor, Next, StreamLog};
+pub use progress::{Fallback, LogStats, QueuePlace, Timings};
 pub use subscription::{Attachment, End, Kept, Outcome, Subscription, SubscriptionFacts};
 pub use transcript::Transcript;

@@ -26,9 +26,9 @@ pub struct SubscriptionFacts {
     pub stream: StreamId,
     /// Whether it started the upstream call.
     pub role: CallRole,
-    /// Who answers.
+    /// Who was asked to answer.
     pub provider: ProviderName,
-    /// What answers.
+    /// What was asked for.
     pub model: Arc<str>,
     /// The thread, unless the request is stateless.
     pub thread: Option<ThreadId>,
@@ -226,6 +226,12 @@ impl Subscription {
     /// Milliseconds from this request's arrival to `moment`; 0 when it was over before.
     pub fn since_arrival_ms(&self, moment: Option<Instant>) -> Option<u32> {
         moment.map(|moment| millis_between(self.facts.arrived, moment))
+    }
+
+    /// Who answers, as far as it is known: whoever was asked, unless somebody else had to.
+    pub fn answered_by(&self) -> (ProviderName, Arc<str>) {
+        let asked = || (self.facts.provider.clone(), self.facts.model.clone());
+        self.log.fallback().map_or_else(asked, |fallback| (fallback.provider, fallback.model))
     }
 
     /// Whether anybody has ever listened.

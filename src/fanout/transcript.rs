@@ -19,6 +19,8 @@ pub struct Transcript {
     pub tool_calls: Vec<ToolCall>,
     /// The last word on what it cost.
     pub usage: Option<Usage>,
+    /// What its question is likely to cost, in tokens, once the provider has begun to answer; 0 before.
+    pub prompt_tokens: u64,
     /// Signatures for the provider's next turn.
     pub opaque: Vec<Value>,
     /// The model as the provider reports it.

@@ -80,11 +80,12 @@ async fn ended_turn(api: &Api, org: &OrgId, subscription: &Subscription) -> ApiR
     }
     let facts = &subscription.facts;
     let (request_id, finish_reason) = (facts.request.as_str(), finish.reason);
+    let (provider, model) = subscription.answered_by();
     let unstored = |id: Option<&MessageId>| {
         subscription.log.with_transcript(|transcript| {
             json!({
                 "id": id, "role": "assistant", "content": transcript.content(), "status": status,
-                "provider": facts.provider, "model": &*facts.model, "finish_reason": finish_reason, "usage": usage,
+                "provider": provider, "model": &*model, "finish_reason": finish_reason, "usage": usage,
             })
         })
     };

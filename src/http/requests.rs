@@ -58,6 +58,7 @@ fn of_subscription(subscription: &Subscription) -> Value {
     let end = subscription.end();
     // What has come to nothing has no messages.
     let exists = end.is_none_or(|end| end.outcome.kept != Kept::NoTurn);
+    let (provider, model) = subscription.answered_by();
     json!({
         "request_id": facts.request.as_str(),
         "thread_id": facts.thread,
@@ -66,8 +67,9 @@ fn of_subscription(subscription: &Subscription) -> Value {
         "user_message_id": facts.user_message.as_ref().filter(|_| exists),
         "status": end.map_or(Status::Streaming, |end| end.outcome.status),
         "role": facts.role,
-        "provider": facts.provider,
-        "model": &*facts.model,
+        "provider": provider,
+        "model": &*model,
+        "fallback_from": subscription.log.fallback().map(|fallback| fallback.from),
         "finish_reason": end.map(|end| end.outcome.finish.reason),
         "ttft_ms": subscription.since_arrival_ms(timings.first_content),
         "ttfb_ms": subscription.since_arrival_ms(timings.first_byte),

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::event::write_frame;
-use crate::fanout::{Attachment, Cursor, Next, QueuePlace, Subscription, Timings, Transcript};
+use crate::fanout::{Attachment, Cursor, Fallback, Next, QueuePlace, Subscription, Timings, Transcript};
 
 /// When a silent stream says that it is alive.
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +108,7 @@ impl LogBody {
                     Some(first_content(subscription, timings))
                 }
                 Next::Queue(place) => Some(frame("meta", &QueueMeta { r#type: "meta", queue: place })),
+                Next::Fallback(fallback) => Some(fallback_frame(&fallback)),
                 Next::Gap { text, reasoning, seq } => Some(snapshot_frame(&text, &reasoning, seq)),
                 Next::Nothing => match end {
                     Some(end) => {
@@ -184,6 +185,15 @@ struct QueueMeta {
     queue: QueuePlace,
 }
 
+/// Another provider than the one that was asked makes the answer.
+#[derive(Serialize)]
+struct FallbackMeta<'a> {
+    r#type: &'static str,
+    provider: &'a str,
+    model: &'a str,
+    fallback_from: &'a str,
+}
+
 /// The `meta` right before the first piece of content.
 #[derive(Serialize)]
 struct FirstContentMeta<'a> {
@@ -249,6 +259,12 @@ fn first_content(subscription: &Subscription, timings: Timings) -> Bytes {
         upstream_id: upstream_id.as_deref(),
     };
     frame("meta", &meta)
+}
+
+fn fallback_frame(fallback: &Fallback) -> Bytes {
+    let Fallback { provider, model, from } = fallback;
+    let (provider, fallback_from) = (provider.as_str(), from.as_str());
+    frame("meta", &FallbackMeta { r#type: "meta", provider, model, fallback_from })
 }
 
 fn snapshot_frame(text: &str, reasoning: &str, seq: u64) -> Bytes {

@@ -31,6 +31,8 @@ pub struct Finished {
     pub org: OrgId,
     /// When it ended.
     pub at: Instant,
+    /// The id of the answer that it heard.
+    pub stream: Arc<str>,
     /// Whether it started its upstream call.
     pub role: CallRole,
     /// How it ended.
@@ -47,6 +49,8 @@ pub struct Finished {
     pub latency_ms: u32,
     /// What the provider billed; followers cost nothing.
     pub usage: Option<Usage>,
+    /// Whether another provider answered than the one that was asked.
+    pub is_fallback: bool,
 }
 
 impl Finished {
@@ -57,6 +61,7 @@ impl Finished {
         Self {
             org: subscription.facts.request.org().clone(),
             at: Instant::now(),
+            stream: subscription.facts.stream.as_str().into(),
             role,
             status: outcome.status,
             error: outcome.failure.as_ref().map(|failure| failure.code),
@@ -65,6 +70,7 @@ impl Finished {
             queue_wait_ms: subscription.since_arrival_ms(timings.granted),
             latency_ms,
             usage: outcome.usage.filter(|_| role == CallRole::Leader),
+            is_fallback: subscription.log.fallback().is_some(),
         }
     }
 }
@@ -96,6 +102,8 @@ pub struct Performance {
     cancel_ms: Percentiles,
     error_rate: Option<f64>,
     errors: Errors,
+    /// Requests that another provider answered than the one that was asked.
+    fallbacks: usize,
     coalesce: Coalesce,
     tokens: Tokens,
     providers: BTreeMap<Arc<str>, ProviderReport>,
@@ -146,6 +154,8 @@ struct ProviderReport {
     queue_wait_ms: Percentiles,
     error_rate: Option<f64>,
     errors: Errors,
+    /// Requests that it answered in another one's place.
+    fallbacks: usize,
     tokens: Tokens,
 }
 
@@ -172,6 +182,16 @@ impl Metrics {
             inner.requests.pop_front();
         }
         inner.requests.push_back((name, finished));
+    }
+
+    /// Corrects what an answer has cost that ended before that was known. It is one of the newest.
+    pub fn billed(&self, stream: &str, usage: Usage) {
+        let mut inner = self.inner.lock();
+        let mut newest = inner.requests.iter_mut().rev().map(|(_, finished)| finished);
+        let payer = newest.find(|finished| finished.role == CallRole::Leader && *finished.stream == *stream);
+        if let Some(payer) = payer {
+            payer.usage = Some(usage);
+        }
     }
 
     /// Records how long it took from a cancel's arrival to the abort of the upstream call.
@@ -224,6 +244,7 @@ impl Metrics {
             cancel_ms: Percentiles::of(cancels, 1_000.0),
             error_rate: error_rate(requests()),
             errors: Errors::of(requests()),
+            fallbacks: fallbacks(requests()),
             coalesce: Coalesce::of(requests()),
             tokens: Tokens::of(requests()),
             providers: reports.collect(),
@@ -242,6 +263,7 @@ impl ProviderReport {
             queue_wait_ms: Percentiles::of(requests().map(|request| request.queue_wait_ms), 1.0),
             error_rate: error_rate(requests()),
             errors: Errors::of(requests()),
+            fallbacks: fallbacks(requests()),
             tokens: Tokens::of(requests()),
         }
     }
@@ -296,6 +318,10 @@ impl Tokens {
     }
 }
 
+fn fallbacks<'a>(requests: impl Iterator<Item = &'a Finished>) -> usize {
+    requests.filter(|request| request.is_fallback).count()
+}
+
 /// The share of requests that ended in an error; cancelled ones are none.
 fn error_rate<'a>(requests: impl Iterator<Item = &'a Finished>) -> Option<f64> {
     let (count, errors) = requests.fold((0_usize, 0_usize), |(count, errors), request| {
@@ -312,6 +338,7 @@ pub(crate) mod tests {
         Finished {
             org: OrgId::new("acme"),
             at: Instant::now(),
+            stream: "s".into(),
             role: CallRole::Leader,
             status,
             error: (status == Status::Error).then_some(Code::UpstreamError),
@@ -320,6 +347,7 @@ pub(crate) mod tests {
             queue_wait_ms: Some(0),
             latency_ms: 2 * ttft_ms,
             usage: None,
+            is_fallback: false,
         }
     }
 
@@ -361,6 +389,22 @@ pub(crate) mod tests {
 
         assert_eq!(report["error_rate"], 0.5);
         assert_eq!(report["errors"], serde_json::json!({"total": 1, "by_code": {"upstream_error": 1}}));
+    }
+
+    #[test]
+    fn a_bill_that_comes_late_takes_the_place_of_the_estimate_of_whoever_pays() {
+        let metrics = Metrics::new(&config::Metrics::default());
+        let usage = |output| Usage { output, ..Usage::default() };
+        let role = CallRole::Follower;
+        for (stream, role) in [("a", CallRole::Leader), ("b", CallRole::Leader), ("a", role)] {
+            let usage = (role == CallRole::Leader).then(|| usage(5));
+            metrics.finished("demo", Finished { stream: stream.into(), role, usage, ..finished(1, Status::Cancelled) });
+        }
+
+        metrics.billed("a", usage(100));
+        metrics.billed("unknown", usage(1_000));
+
+        assert_eq!(report(&metrics, 100)["tokens"]["output"], 105);
     }
 
     #[test]

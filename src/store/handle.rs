@@ -15,9 +15,9 @@ use super::service::Service;
 use super::watch::Watch;
 use super::writer::Writer;
 use super::{
-    Checkpoint, Clock, Cursor, EndedRequest, Health, History, Message, NewRequest, NewThread, OpenTurn, Recovered,
-    Settle, Settled, Stats, StoreError, StoreOptions, StoredRequest, Thread, UnixMs, history, requests, sync, threads,
-    turns,
+    Bill, Checkpoint, Clock, Cursor, EndedRequest, Health, History, Message, NewRequest, NewThread, OpenTurn,
+    Recovered, Settle, Settled, Stats, StoreError, StoreOptions, StoredRequest, Thread, UnixMs, history, requests,
+    sync, threads, turns,
 };
 use crate::chat::{MessageId, OrgId, RequestId, ThreadId};
 
@@ -179,6 +179,11 @@ impl Store {
 
     async fn write_settle(&self, last: Arc<Settle>) -> Result<Settled, StoreError> {
         self.write(Level::Last, move |db, now| turns::settle(db, &last, now)).await
+    }
+
+    /// Corrects what settled answers and their requests cost. Written.
+    pub async fn correct_usage(&self, bill: Bill) -> Result<(), StoreError> {
+        self.write(Level::Written, move |db, _| turns::correct_usage(db, &bill)).await
     }
 
     // --- Requests ----------------------------------------------------------------

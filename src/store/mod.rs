@@ -296,6 +296,21 @@ pub struct EndedRequest {
     pub finish_reason: FinishReason,
     /// Its timings, usage and error, as `GET /api/requests/{id}` shows them.
     pub facts: Value,
+    /// See [`Settle::answered_by`].
+    pub answered_by: Option<(String, String)>,
+}
+
+/// What an answer that was settled with an estimate really costs.
+#[derive(Debug, Clone)]
+pub struct Bill {
+    /// The generation.
+    pub stream: StreamId,
+    /// The answers' messages.
+    pub answers: Vec<MessageId>,
+    /// The requests that ended with it.
+    pub requests: Vec<RequestId>,
+    /// What it costs.
+    pub usage: Usage,
 }
 
 /// A request as it was kept.

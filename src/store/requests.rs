@@ -80,11 +80,13 @@ pub(super) fn insert(db: &Connection, new: &NewRequest, keys: KeyAge, now: UnixM
 /// Ends the requests that still run; says how many did.
 pub(super) fn end(db: &Connection, requests: &[EndedRequest], now: UnixMs) -> Result<usize, StoreError> {
     let mut update = db.prepare_cached(
-        "UPDATE requests SET status = ?3, finish_reason = ?4, facts = ?5, ended_at = ?6
+        "UPDATE requests SET status = ?3, finish_reason = ?4, facts = ?5, ended_at = ?6,
+         provider = coalesce(?7, provider), model = coalesce(?8, model)
          WHERE org_id = ?1 AND id = ?2 AND status = 'streaming'",
     )?;
     let mut ended = 0;
     for request in requests {
+        let (provider, model) = request.answered_by.as_ref().map(|(provider, model)| (provider, model)).unzip();
         ended += update.execute(params![
             request.id.org().as_str(),
             request.id.as_str(),
@@ -92,6 +94,8 @@ pub(super) fn end(db: &Connection, requests: &[EndedRequest], now: UnixMs) -> Re
             finish_reason_word(request.finish_reason),
             to_json(&request.facts),
             now,
+            provider,
+            model,
         ])?;
     }
     Ok(ended)

@@ -5,8 +5,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::requests::KeyAge;
 use super::rows::{self, content_columns, finish_reason_word, list_to_json, object_to_json, to_json};
 use super::{
-    Checkpoint, NewRequest, NewUserMessage, OpenTurn, OrgId, Settle, Settled, StoreError, StreamId, ThreadId, UnixMs,
-    requests, threads,
+    Bill, Checkpoint, NewRequest, NewUserMessage, OpenTurn, OrgId, Settle, Settled, StoreError, StreamId, ThreadId,
+    UnixMs, requests, threads,
 };
 use crate::chat::MessageId;
 
@@ -75,6 +75,24 @@ pub(super) fn settle(db: &Connection, last: &Settle, now: UnixMs) -> Result<Sett
     }
     settled.requests = requests::end(db, &last.requests, now)?;
     Ok(settled)
+}
+
+/// The cost of what was settled with another one.
+pub(super) fn correct_usage(db: &Connection, bill: &Bill) -> Result<(), StoreError> {
+    let usage = to_json(&bill.usage);
+    let mut update =
+        db.prepare_cached("UPDATE messages SET usage = ?3 WHERE id = ?1 AND stream_id = ?2 AND status <> 'streaming'")?;
+    for answer in &bill.answers {
+        update.execute(params![answer.as_str(), bill.stream.as_str(), usage])?;
+    }
+    let mut update = db.prepare_cached(
+        "UPDATE requests SET facts = json_set(facts, '$.usage', json(?4))
+         WHERE org_id = ?1 AND id = ?2 AND stream_id = ?3 AND status <> 'streaming'",
+    )?;
+    for request in &bill.requests {
+        update.execute(params![request.org().as_str(), request.as_str(), bill.stream.as_str(), usage])?;
+    }
+    Ok(())
 }
 
 /// Where a thread's next message goes.

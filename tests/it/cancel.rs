@@ -7,7 +7,7 @@ use load::mock::expected_text;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::gateway::{Gateway, message};
+use crate::support::gateway::{FAST, Gateway, message};
 use crate::support::{done, opening};
 
 /// Cancels a request in the phase that `until` waits for; gives the answer to the cancel.
@@ -81,6 +81,30 @@ async fn during_the_pause_before_another_try() {
     .await;
 
     assert_eq!(cancel["upstream"], "not_started");
+}
+
+#[actix_web::test]
+async fn a_cancelled_answer_is_read_on_when_its_cost_is_wanted() {
+    let gateway = Gateway::with_provider(&format!("{FAST}\non_cancel = \"drain\"")).await;
+    let thread = gateway.thread().await;
+    let mut body = message("hello", "gate@after=3");
+    body["request_id"] = "the-one".into();
+    let mut events = gateway.stream(&thread, &body).await;
+    until_text(&gateway).await;
+
+    let cancel = gateway.cancel("the-one").await.json();
+
+    assert_eq!((&cancel["status"], &cancel["upstream"]), (&json!("cancelled"), &json!("drained")));
+    let end = done(&events.rest().await);
+    assert_eq!((&end["status"], &end["usage"]["estimated"]), (&json!("cancelled"), &json!(true)));
+    assert_eq!(gateway.mock.counts().streams_live, 1);
+    gateway.mock.open_gate();
+    let state = gateway.until("/api/requests/the-one", |state| state["usage"]["estimated"] == false).await;
+    let answer = &gateway.read(&thread).await["messages"][1];
+    assert_eq!((&answer["usage"], &answer["status"]), (&state["usage"], &json!("cancelled")));
+    let counts = gateway.called(|counts| counts.calls_finished == 1).await;
+    assert_eq!(counts.calls_started, 1);
+    gateway.at_rest().await;
 }
 
 async fn until_text(gateway: &Gateway) {

@@ -31,6 +31,12 @@ const PROVIDER: &str = "rps = 50.0\nconcurrency = 4\nburst = 6\nqueue_max = 12\n
                         headers_timeout_ms = 3000\nttft_timeout_ms = 4000\nidle_timeout_ms = 2000\n\
                         total_timeout_ms = 20000\nretries_max = 1";
 
+/// Who answers when the provider cannot: at times nobody.
+const BACKUP: &str = "[providers.backup]\ndialect = \"openai_chat\"\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+                      api_key_env = \"\"\nany_model = true\nwarm_connections = 0\nrps = 20.0\nconcurrency = 2\n\
+                      burst = 3\nqueue_max = 4\nqueue_wait_max_ms = 2000\nidle_timeout_ms = 2000";
+const FALLBACK: &str = "fallback = [\"backup/flaky@k=1\", \"backup/text@tokens=30,gap_ms=20\"]";
+
 const MODELS: [&str; 14] = [
     "mock",
     "text@tokens=50,gap_ms=40",
@@ -62,7 +68,7 @@ const UPSTREAM_FAILURES: [&str; 6] = [
 const REFUSALS: [&str; 3] = ["turn_in_progress", "provider_busy", "breaker_open"];
 
 /// Why else an answer may fail.
-const FAILURES: [&str; 2] = ["queue_timeout", "breaker_open"];
+const FAILURES: [&str; 3] = ["queue_timeout", "breaker_open", "provider_busy"];
 
 /// What one client has seen of one answer.
 struct Seen {
@@ -86,11 +92,15 @@ fn on_disconnect(seed: u64) -> &'static str {
 }
 
 async fn schedule(seed: u64) {
-    let tables = format!("[stream]\non_disconnect = \"{}\"\ndisconnect_grace_ms = 500", on_disconnect(seed));
+    let on_disconnect = on_disconnect(seed);
+    let tables = format!("[stream]\non_disconnect = \"{on_disconnect}\"\ndisconnect_grace_ms = 500\n{BACKUP}");
     // An open breaker keeps much from happening.
     let breaker_failures = if seed.is_multiple_of(3) { 4 } else { 0 };
     let tpm = if seed.is_multiple_of(4) { 20_000 } else { 0 };
     let provider = format!("{PROVIDER}\nbreaker_failures = {breaker_failures}\nbreaker_open_ms = 500\ntpm = {tpm}");
+    let fallback = if seed % 3 == 1 { FALLBACK } else { "" };
+    let on_cancel = if seed % 4 > 1 { "on_cancel = \"drain\"\ndrain_max_ms = 600" } else { "" };
+    let provider = format!("{provider}\n{fallback}\n{on_cancel}");
     let weir = Rc::new(VirtualWeir::start(&config("http://127.0.0.1:1/v1", "unused", &provider, &tables)).await);
     let mut threads = Vec::new();
     for _ in 0..THREADS {
@@ -224,7 +234,11 @@ fn check_end(answer: &Seen, content_len: usize) {
     let end = done(&answer.events);
     let id = answer.events.last().and_then(|done| done.event.id.clone());
     assert_eq!(id, Some(format!("1-{}", content_len + 1)), "{}: {end}", answer.model);
-    let (text, whole) = (text_of(&answer.events), expected_text(&answer.model, &answer.prompt));
+    let mut metas =
+        answer.events.iter().filter(|arrived| arrived.event.name == "meta").map(|arrived| arrived.event.json());
+    let fallback = metas.rfind(|meta| !meta["fallback_from"].is_null());
+    let model = fallback.as_ref().and_then(|meta| meta["model"].as_str()).unwrap_or(&answer.model);
+    let (text, whole) = (text_of(&answer.events), expected_text(model, &answer.prompt));
     let code = end["error"]["code"].as_str();
     match end["status"].as_str().unwrap() {
         "complete" => assert_eq!((text, code), (whole, None), "{}", answer.model),

@@ -227,3 +227,23 @@ async fn images_go_upstream_as_parts() {
     assert_eq!(sent["messages"][0]["content"][1]["image_url"]["url"], "data:image/png;base64,AAAA");
     assert_eq!(gateway.read(&thread).await["messages"][0]["content"][0]["text"], "what is this?");
 }
+
+#[actix_web::test]
+async fn a_message_that_is_not_kept_in_time_is_refused_and_leaves_nothing_running() {
+    let gateway = Gateway::with_store("write_wait_max_ms = 100").await;
+    let thread = gateway.thread().await;
+    let other = rusqlite::Connection::open(gateway.database()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+
+    let refused = gateway.send(&thread, &message("hello", "silent")).await;
+
+    assert_eq!((refused.status(), refused.error_code().as_deref()), (503, Some("storage")));
+    gateway.at_rest().await;
+    other.execute_batch("COMMIT").unwrap();
+    let path = format!("/api/threads/{thread}");
+    // It was on its way, and is kept after all.
+    let read = gateway.until(&path, |thread| thread["messages"][1]["status"] == "error").await;
+    assert_eq!(read["messages"][1]["meta"]["error"]["code"], "storage");
+    let next = gateway.send(&thread, &message("hello again", "mock")).await;
+    assert_eq!(next.status(), 200, "{}", next.json());
+}

@@ -137,7 +137,10 @@ impl Handler<Stop> for Coalescer {
 
     fn handle(&mut self, order: Stop, _: &mut Context<Self>) {
         let Stop { whose, status, reply } = order;
-        self.is_ending |= whose == Whose::Everybody;
+        if whose == Whose::Everybody {
+            self.is_ending = true;
+            self.targets.values().for_each(|target| target.drains.end_all());
+        }
         let streams = self.streams.borrow();
         let (thread, chosen): (Option<ThreadId>, Vec<_>) = match whose {
             Whose::Everybody => (None, streams.values().collect()),
@@ -271,10 +274,12 @@ fn status(id: &StreamId, stream: &super::RunningStream, now: Instant) -> StreamS
         (Some(_), None) => "upstream",
         (None, None) => "queue",
     };
+    let asked = || (stream.provider.clone(), stream.model.clone());
+    let (provider, model) = stream.log.fallback().map_or_else(asked, |fallback| (fallback.provider, fallback.model));
     StreamStatus {
         stream_id: id.clone(),
-        provider: stream.provider.clone(),
-        model: stream.model.clone(),
+        provider,
+        model,
         age_ms: u64::try_from(now.saturating_duration_since(stream.began).as_millis()).unwrap_or(u64::MAX),
         phase,
         listeners,

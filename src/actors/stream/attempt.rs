@@ -1,7 +1,8 @@
-//! Attempt: gets one answer from a provider, in all its phases: queue, the [call](super::call), and back-off between
-//! tries. Dropping the future at any point closes the connection and gives permit and place back.
+//! Attempt: gets one answer from a provider, in all its phases: queue, the [call](super::call), back-off between tries,
+//! and the same again with the next provider when there is a [fallback]. Dropping the future at any point closes the
+//! connection and gives permit and place back.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,13 +11,15 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
+use super::fallback::{self, Route};
 use super::preface::Preface;
+use super::standing::Standing;
 use crate::actors::pacer::{Acquire, Admitted, Line, NotGranted, Permit, Weight};
 use crate::actors::target::Target;
-use crate::chat::{Asker, ChatRequest};
-use crate::event::{Event, Finish};
+use crate::chat::{Asker, ChatRequest, ProviderName};
+use crate::event::Finish;
 use crate::failure::{Code, Failure, Phase};
-use crate::fanout::StreamLog;
+use crate::fanout::{Fallback, StreamLog, Transcript};
 use crate::providers::Call;
 
 /// The first pause before a retry; it doubles with each try.
@@ -28,13 +31,19 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Attempt {
     pub(super) asker: Asker,
     pub(super) request: ChatRequest,
+    /// Who is called.
     pub(super) target: Rc<Target>,
+    /// Where the request goes when that provider fails.
+    pub(super) routes: Vec<Route>,
+    /// When an answer of another provider must be whole; nothing as long as it is the first one's.
+    pub(super) deadline: Option<Instant>,
+    /// Says that another provider makes the answer, once its pacer has taken the request in.
+    pub(super) fallback: Option<Fallback>,
     pub(super) log: Arc<StreamLog>,
     /// What the present call has said before its first content.
     pub(super) preface: RefCell<Preface>,
-    /// Where the attempt stands, for whoever cancels it.
-    pub(super) phase: Rc<Cell<Phase>>,
-    /// Called once, when the pacer has taken the request in.
+    pub(super) standing: Rc<Standing>,
+    /// Called once, when a pacer has taken the request in.
     pub(super) admitted: Option<Box<dyn FnOnce()>>,
     /// Called every `checkpoint_interval` while the answer grows.
     pub(super) checkpoint: Box<dyn Fn()>,
@@ -53,24 +62,88 @@ enum Repeat {
 }
 
 impl Attempt {
-    /// Gets the answer; what it says goes to the log.
+    /// Gets the answer, from the provider that was asked or from another one; what it says goes to the log.
     pub(super) async fn run(mut self) -> Result<Finish, Failure> {
+        let deadline = Instant::now() + millis(self.target.provider.total_timeout_ms);
+        let (asked, first) = (self.request.clone(), self.target.provider.name.clone());
+        let failure = match self.ask().await {
+            Err(failure) if !self.standing.is_drained() => failure,
+            ended => return ended,
+        };
+        if !fallback::is_worth_another(failure.code) {
+            self.say_preface();
+            return Err(failure);
+        }
+        let mut last = None;
+        for route in std::mem::take(&mut self.routes) {
+            if !self.may_go_on(last.as_ref().unwrap_or(&failure), deadline) {
+                break;
+            }
+            self.turn_to(&route, &asked, first.clone(), deadline);
+            match self.ask().await {
+                Err(failure) if !self.standing.is_drained() => last = Some(failure),
+                ended => return ended,
+            }
+        }
+        match last {
+            // Its listeners have heard the beginning of this provider's answer, so its end is this provider's, too.
+            Some(last) if self.has_said_something() => Err(last),
+            // Nobody could answer: the client hears what is the matter with the provider that it asked.
+            Some(_) => {
+                self.forget_call();
+                self.log.fall_back(None);
+                Err(failure)
+            }
+            None => {
+                self.say_preface();
+                Err(failure)
+            }
+        }
+    }
+
+    /// Whether the next provider is asked after this failure.
+    fn may_go_on(&self, failure: &Failure, deadline: Instant) -> bool {
+        let is_repeatable = self.request.tools.is_empty() || fallback::is_untouched(failure);
+        is_repeatable && !self.has_said_something() && Instant::now() < deadline
+    }
+
+    /// The request goes to another provider from now on.
+    fn turn_to(&mut self, route: &Route, asked: &ChatRequest, from: ProviderName, deadline: Instant) {
+        self.forget_call();
+        self.request = route.request(asked);
+        self.target = route.target.clone();
+        self.standing.turn_to(route.target.clone());
+        self.deadline = Some(deadline);
+        let (provider, model) = (self.request.provider.clone(), self.request.model.clone());
+        log::info!(from = from.as_str(), to = provider.as_str(), model = &*model; "another provider is asked");
+        self.fallback = Some(Fallback { provider, model, from });
+    }
+
+    /// Gets the answer from the present provider, by as many calls as it is worth.
+    async fn ask(&mut self) -> Result<Finish, Failure> {
         let call = self.target.adapter.encode(&self.request)?;
         let weight = Weight::new(&self.request, call.body.len());
-        let wait_max = millis(self.target.provider.queue_wait_max_ms);
+        let mut wait_max = millis(self.target.provider.queue_wait_max_ms);
+        if let Some(deadline) = self.deadline {
+            wait_max = wait_max.min(deadline.saturating_duration_since(Instant::now()));
+        }
         let deadline = Instant::now() + wait_max;
         self.target.retries.borrow_mut().called(Instant::now());
         let (mut tries, mut line, mut patience) = (0, Line::Back, wait_max);
         let mut last = None;
         loop {
-            self.phase.set(Phase::Queue);
+            self.standing.phase.set(Phase::Queue);
             let asked = Instant::now();
             let permit = match self.permit(line, weight, patience).await {
                 Ok(permit) => permit,
                 Err(failure) => return Err(self.in_vain(failure, last)),
             };
             patience = patience.saturating_sub(asked.elapsed());
-            let failure = match self.once(call.clone(), permit).await {
+            let ended = self.once(call.clone(), permit).await;
+            if self.standing.is_drained() {
+                return ended;
+            }
+            let failure = match ended {
                 Ok(finish) => {
                     self.say_preface();
                     return Ok(finish);
@@ -78,17 +151,14 @@ impl Attempt {
                 Err(failure) => self.describe(failure),
             };
             line = match self.repeat(&failure, tries, deadline) {
-                Repeat::Never => {
-                    self.say_preface();
-                    return Err(failure);
-                }
+                Repeat::Never => return Err(failure),
                 Repeat::InLine => {
                     patience = patience.min(deadline.saturating_duration_since(Instant::now()));
                     Line::Front
                 }
                 Repeat::After(pause) => {
                     tries += 1;
-                    self.phase.set(Phase::Queue);
+                    self.standing.phase.set(Phase::Queue);
                     sleep(pause).await;
                     Line::Back
                 }
@@ -119,8 +189,12 @@ impl Attempt {
     /// What a call without content has said is not part of the answer: the next one says its own.
     fn forget_call(&self) {
         self.preface.take();
-        let nothing = Event::Reset { reason: "the call is repeated".into() };
-        self.log.note(|transcript| transcript.apply(&nothing));
+        self.log.note(|transcript| *transcript = Transcript::default());
+    }
+
+    /// Whether listeners have heard something of the answer, so that nobody else can begin it anew.
+    fn has_said_something(&self) -> bool {
+        self.log.timings().first_content.is_some()
     }
 
     /// Makes one call and tells the pacer what became of it.
@@ -142,8 +216,9 @@ impl Attempt {
                 | Code::UpstreamTruncated
                 | Code::UpstreamOverloaded
                 | Code::UpstreamError => permit.failed(),
-                // What cannot be read, is too long or met a defect may be this answer's own matter.
-                Code::UpstreamProtocol | Code::ResponseTooLarge | Code::Internal => drop(permit),
+                // What cannot be read, is too long, was not read to its end or met a defect may be this answer's own
+                // matter.
+                Code::UpstreamProtocol | Code::ResponseTooLarge | Code::Interrupted | Code::Internal => drop(permit),
                 _ => permit.answered(),
             },
         }
@@ -156,13 +231,24 @@ impl Attempt {
         let (place, mut places) = watch::channel(None);
         let pacer = self.target.pacer.get().ok_or_else(pacer_gone)?;
         let asked = pacer.send(Acquire { asker: self.asker.clone(), weight, wait_max, line, reply, place }).await;
-        let admitted = asked.map_err(|_| pacer_gone())?.map_err(not_granted)?;
+        let admitted = match asked.map_err(|_| pacer_gone())? {
+            Ok(admitted) => admitted,
+            Err(reason) => {
+                self.target.drains.make_way();
+                return Err(not_granted(reason));
+            }
+        };
+        if let Some(fallback) = self.fallback.take() {
+            self.log.fall_back(Some(fallback));
+        }
         if let Some(admitted) = self.admitted.take() {
             admitted();
         }
         if let Admitted::Granted(permit) = admitted {
             return Ok(permit);
         }
+        let target = self.target.clone();
+        let _waiting = target.drains.wait();
         loop {
             tokio::select! {
                 biased;
@@ -182,17 +268,19 @@ impl Attempt {
     /// Adds what every failure of this call has in common.
     fn describe(&self, mut failure: Failure) -> Failure {
         failure.provider = Some(self.target.provider.name.as_str().into());
-        failure.phase = failure.phase.or(Some(self.phase.get()));
+        failure.phase = failure.phase.or(Some(self.standing.phase.get()));
         failure
     }
 
     /// Whether, and how, a failed call is made again.
     fn repeat(&self, failure: &Failure, tries: u32, deadline: Instant) -> Repeat {
-        let nothing_said = self.log.timings().first_content.is_none();
-        let unsent = matches!(failure.phase, Some(Phase::Connect)) && failure.code != Code::UpstreamProtocol;
         let is_throttled = failure.code == Code::UpstreamRateLimit;
-        let may_repeat = self.request.tools.is_empty() || unsent || is_throttled;
-        if !(failure.code.retryable() && nothing_said && may_repeat) || failure.code == Code::Internal {
+        let may_repeat = self.request.tools.is_empty() || fallback::is_untouched(failure);
+        if !(failure.code.retryable() && may_repeat) || self.has_said_something() || failure.code == Code::Internal {
+            return Repeat::Never;
+        }
+        if self.deadline.is_some() {
+            // It stands in for another one already, and the provider after it stands in for this one.
             return Repeat::Never;
         }
         if is_throttled {

@@ -4,14 +4,16 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::attempt::{Attempt, millis};
+use super::estimate;
+use super::run::Run;
 use crate::actors::pacer::Permit;
 use crate::event::{Event, Finish};
 use crate::failure::{Code, Failure, Phase};
 use crate::providers::answer::AnswerDecoder;
-use crate::providers::upstream::Opened;
+use crate::providers::upstream::{Body, Opened};
 use crate::providers::{Call, Flow, Piece, rate_headers};
 
 /// A checkpoint writes the whole text, so it waits one interval longer for each such part: what is written in a second
@@ -25,6 +27,8 @@ struct Clocks {
     started: Instant,
     last_byte: Instant,
     heard: bool,
+    /// It does something for us, be it a search: the time to the first piece is no measure of life any more.
+    works: bool,
     content: bool,
     answer_bytes: usize,
     checkpoint_due: Option<Instant>,
@@ -36,14 +40,16 @@ impl Attempt {
         let started = Instant::now();
         self.log.reach(|timings| timings.granted = Some(started));
         permit.used();
-        self.phase.set(Phase::Connect);
+        self.standing.phase.set(Phase::Connect);
         let opened = self.open(call).await?;
         self.log.reach(|timings| timings.connect_ms = opened.connect_ms);
         if !(200..300).contains(&opened.head.status) {
             return Err(self.refused(opened).await);
         }
         permit.accepted(rate_headers(&opened.head, SystemTime::now()));
-        self.phase.set(Phase::PreToken);
+        let prompt_tokens = estimate::of_prompt(&self.request);
+        self.log.note(|transcript| transcript.prompt_tokens = prompt_tokens);
+        self.standing.phase.set(Phase::PreToken);
         self.listen(opened, started, permit).await
     }
 
@@ -63,7 +69,7 @@ impl Attempt {
 
     /// Reads what the provider says about its refusal.
     async fn refused(&self, opened: Opened) -> Failure {
-        self.phase.set(Phase::Headers);
+        self.standing.phase.set(Phase::Headers);
         let Opened { head, mut body, .. } = opened;
         let mut text = Vec::new();
         let limit = Duration::from_millis(self.target.provider.idle_timeout_ms);
@@ -80,15 +86,19 @@ impl Attempt {
     /// Reads the answer to its terminator, under four clocks.
     async fn listen(&self, opened: Opened, started: Instant, permit: &mut Permit) -> Result<Finish, Failure> {
         let Opened { mut body, .. } = opened;
+        let mut run = Run::new(self.target.clone(), self.log.clone());
         let mut decoder = AnswerDecoder::new(&*self.target.adapter);
         let mut clocks = Clocks::new(started);
         let mut alarm = pin!(sleep_until(self.next_alarm(&clocks)));
+        let mut drained = pin!(self.standing.drained());
         loop {
             tokio::select! {
                 biased;
+                () = &mut drained => return self.read_on(body, decoder, run, &clocks).await,
                 chunk = body.next() => {
                     let Some(chunk) = chunk else {
                         decoder.end(&mut |piece| self.take(piece, &mut clocks))?;
+                        run.over();
                         return Ok(decoder.finish());
                     };
                     let chunk = chunk.map_err(Failure::from)?;
@@ -96,12 +106,14 @@ impl Attempt {
                     if !std::mem::replace(&mut clocks.heard, true) {
                         self.log.reach(|timings| timings.first_byte = Some(clocks.last_byte));
                     }
-                    let flow = decoder.push(&chunk, &mut |piece| self.take(piece, &mut clocks))?;
+                    let flow = decoder.push(&chunk, &mut |piece| self.take(piece, &mut clocks));
+                    let flow = flow.map_err(|failure| run.failed(failure))?;
                     self.check_size(clocks.answer_bytes)?;
                     if clocks.content {
                         permit.heard();
                     }
                     if flow == Flow::Ended {
+                        run.over();
                         self.target.transport.recycle(body);
                         return Ok(decoder.finish());
                     }
@@ -121,13 +133,53 @@ impl Attempt {
         }
     }
 
+    /// Nobody listens any more: reads on, for a while, to learn what the answer costs. Nothing goes to the log.
+    async fn read_on(
+        &self,
+        mut body: Body,
+        mut decoder: AnswerDecoder,
+        mut run: Run,
+        clocks: &Clocks,
+    ) -> Result<Finish, Failure> {
+        let provider = &self.target.provider;
+        let end = self.total_deadline(clocks).min(Instant::now() + millis(provider.drain_max_ms));
+        let mut bytes_left = provider.drain_bytes_max;
+        let mut learn = |piece: Piece<'_>| {
+            if let Piece::Event(Event::Usage { usage }) = piece {
+                self.standing.learned.set(Some(usage));
+            }
+        };
+        loop {
+            let idle_end = Instant::now() + millis(provider.idle_timeout_ms);
+            let Ok(chunk) = timeout_at(end.min(idle_end), body.next()).await else { return Err(given_up()) };
+            let Some(chunk) = chunk else {
+                decoder.end(&mut learn)?;
+                run.over();
+                return Ok(decoder.finish());
+            };
+            let chunk = chunk.map_err(Failure::from)?;
+            let flow = decoder.push(&chunk, &mut learn).map_err(|failure| run.failed(failure))?;
+            if flow == Flow::Ended {
+                run.over();
+                self.target.transport.recycle(body);
+                return Ok(decoder.finish());
+            }
+            // A provider that never pauses leaves the clock no turn.
+            match bytes_left.checked_sub(chunk.len()).filter(|_| Instant::now() < end) {
+                Some(left) => bytes_left = left,
+                None => return Err(given_up()),
+            }
+        }
+    }
+
     /// Takes one piece of the answer.
     fn take(&self, piece: Piece<'_>, clocks: &mut Clocks) {
         match piece {
             Piece::Event(event) => {
+                clocks.works |= event.is_content() || matches!(event, Event::Activity { .. });
                 if !clocks.content && event.is_content() {
                     clocks.content = true;
-                    self.phase.set(Phase::MidStream);
+                    self.standing.phase.set(Phase::MidStream);
                     self.say_preface();
                 } else if !clocks.content
                     && let Some(bytes) = self.preface.borrow_mut().hold(&event)
@@ -164,7 +216,7 @@ impl Attempt {
     }
 
     fn next_alarm(&self, clocks: &Clocks) -> Instant {
-        let ttft = (!clocks.content).then(|| clocks.started + millis(self.target.provider.ttft_timeout_ms));
+        let ttft = (!clocks.works).then(|| clocks.started + millis(self.target.provider.ttft_timeout_ms));
         let alarms = [Some(self.idle_deadline(clocks)), Some(self.total_deadline(clocks)), ttft, clocks.checkpoint_due];
         alarms.into_iter().flatten().min().unwrap_or_else(|| self.total_deadline(clocks))
     }
@@ -174,7 +226,8 @@ impl Attempt {
     }
 
     fn total_deadline(&self, clocks: &Clocks) -> Instant {
-        clocks.started + millis(self.target.provider.total_timeout_ms)
+        let total = clocks.started + millis(self.target.provider.total_timeout_ms);
+        self.deadline.map_or(total, |deadline| total.min(deadline))
     }
 
     /// A clock has rung: saves the text, or fails the call.
@@ -192,7 +245,7 @@ impl Attempt {
             let message = "the provider fell silent (idle_timeout_ms)";
             return Err(Failure::new(Code::UpstreamStalled, message));
         }
-        if !clocks.content && clocks.started + millis(self.target.provider.ttft_timeout_ms) <= now {
+        if !clocks.works && clocks.started + millis(self.target.provider.ttft_timeout_ms) <= now {
             let message = "the provider sent no content in time (ttft_timeout_ms)";
             return Err(Failure::new(Code::UpstreamTimeout, message));
         }
@@ -200,9 +253,14 @@ impl Attempt {
     }
 }
 
+/// A drain has taken as long, or as much, as it may.
+fn given_up() -> Failure {
+    Failure::new(Code::Interrupted, "the answer was not read to its end")
+}
+
 impl Clocks {
     fn new(started: Instant) -> Self {
         let last_byte = Instant::now();
-        Self { started, last_byte, heard: false, content: false, answer_bytes: 0, checkpoint_due: None }
+        Self { started, last_byte, heard: false, works: false, content: false, answer_bytes: 0, checkpoint_due: None }
     }
 }

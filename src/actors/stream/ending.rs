@@ -6,30 +6,28 @@ use actix::prelude::*;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::estimate;
 use super::joining::keep_request;
 use super::{Member, NotJoined, Settled, State, Stream, TurnSettled, Waiting, broken, tell};
 use crate::actors::coalescer;
 use crate::actors::coalescer::tables::{Ending, TurnIds};
 use crate::actors::subscriber::Ended;
 use crate::chat::{MessageId, StreamId, ThreadId};
-use crate::event::{Finish, FinishReason, Status, Usage};
+use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Kept, Outcome, StreamLog, Subscription, Transcript};
-use crate::store::{Checkpoint, EndedRequest, Settle, Store};
-
-/// How many characters of English make a token, roughly; for estimates of answers that were cut.
-const CHARS_PER_TOKEN: usize = 4;
+use crate::store::{Checkpoint, EndedRequest, OpenTurn, Settle, Store};
 
 /// The outcome of an answer that its provider finished.
 pub(super) fn finished(log: &StreamLog, finish: Finish) -> Outcome {
-    let usage = log.with_transcript(|transcript| transcript.usage);
+    let usage = log.with_transcript(estimate::of_answer);
     Outcome { status: Status::Complete, finish, failure: None, usage, partial: false, kept: Kept::Yes }
 }
 
 /// The outcome of an answer that failed on its way.
 pub(super) fn failed(log: &StreamLog, failure: Failure) -> Outcome {
     let partial = log.with_transcript(Transcript::has_text);
-    Outcome { usage: usage(log), ..Outcome::failed(failure, partial) }
+    Outcome { usage: log.with_transcript(estimate::of_answer), ..Outcome::failed(failure, partial) }
 }
 
 /// The outcome of an answer that was stopped from this side.
@@ -42,18 +40,8 @@ pub(super) fn stopped(log: &StreamLog, status: Status) -> Outcome {
         _ => (FinishReason::Cancelled, None),
     };
     let finish = Finish { reason, native: None };
-    Outcome { status, finish, failure, usage: usage(log), partial, kept: Kept::Yes }
-}
-
-/// What the provider said of the cost, else an estimate of what has come.
-fn usage(log: &StreamLog) -> Option<Usage> {
-    log.with_transcript(|transcript| {
-        transcript.usage.or_else(|| {
-            let chars = transcript.text.chars().count() + transcript.reasoning.chars().count();
-            let output = chars.div_ceil(CHARS_PER_TOKEN) as u64;
-            (output > 0).then(|| Usage { output, total: output, estimated: true, ..Usage::default() })
-        })
-    })
+    let usage = log.with_transcript(estimate::of_stopped);
+    Outcome { status, finish, failure, usage, partial, kept: Kept::Yes }
 }
 
 impl Stream {
@@ -122,6 +110,7 @@ impl Stream {
             "upstream_id": upstream_id,
             "upstream_model": model,
             "error": error,
+            "fallback_from": self.log.fallback().map(|fallback| fallback.from),
         });
         Settle {
             answers,
@@ -135,7 +124,7 @@ impl Stream {
             tool_calls,
             opaque,
             meta,
-            answered_by: None,
+            answered_by: answered_by(&self.log),
             requests: members.map(|member| ended_request(&member.subscription, outcome, at)).collect(),
         }
     }
@@ -150,6 +139,7 @@ impl Stream {
             }
         }
         self.end_everybody(outcome, at);
+        self.tell_drain();
     }
 
     /// A request joined while the end was being written: it is kept and ended by itself.
@@ -295,12 +285,34 @@ fn end_subscriber(member: &Member, ended: Ended) {
 }
 
 /// Writes the end of answers. When that fails, their clients hear of it now, and the store goes on trying.
-async fn settle(store: &Store, stream: &StreamId, write: Settle) -> Kept {
+pub(super) async fn settle(store: &Store, stream: &StreamId, write: Settle) -> Kept {
     let settled = store.settle(write).await;
     if let Err(error) = &settled {
         log::warn!(stream_id = stream.as_str(), error:?; "the end of an answer could not be kept");
     }
     Kept::after(&settled)
+}
+
+/// The end of a turn whose opening took too long, should it be kept after all: its client was told that it is not.
+pub(super) fn unwanted(turn: &OpenTurn) -> Settle {
+    let (status, finish_reason) = (Status::Error, FinishReason::Error);
+    let failure = Failure::new(Code::Storage, "the message was not stored in time");
+    let facts = json!({ "error": failure.body(Some(turn.request.id.as_str())) });
+    Settle {
+        answers: vec![turn.answer.clone()],
+        stream: turn.stream.clone(),
+        status,
+        finish_reason,
+        text: String::new(),
+        reasoning: String::new(),
+        usage: None,
+        citations: Vec::new(),
+        tool_calls: Vec::new(),
+        opaque: Vec::new(),
+        meta: json!({ "error": failure.body(None) }),
+        answered_by: None,
+        requests: vec![EndedRequest { id: turn.request.id.clone(), status, finish_reason, facts, answered_by: None }],
+    }
 }
 
 /// What the store keeps of a request that has ended.
@@ -317,11 +329,18 @@ fn ended_request(subscription: &Subscription, outcome: &Outcome, at: Instant) ->
         "usage": outcome.usage,
         "native_finish_reason": outcome.finish.native,
         "error": outcome.failure.as_ref().map(|failure| failure.body(Some(request_id))),
+        "fallback_from": subscription.log.fallback().map(|fallback| fallback.from),
     });
     EndedRequest {
         id: subscription.facts.request.clone(),
         status: outcome.status,
         finish_reason: outcome.finish.reason,
         facts,
+        answered_by: answered_by(&subscription.log),
     }
+}
+
+/// Provider and model of the answer, when they are not those that were asked.
+fn answered_by(log: &StreamLog) -> Option<(String, String)> {
+    log.fallback().map(|fallback| (fallback.provider.to_string(), fallback.model.to_string()))
 }

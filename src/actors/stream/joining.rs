@@ -1,20 +1,21 @@
 //! How requests join an answer: the interest, the turn in the store, the reply.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::time::timeout;
 
-use super::ending::stopped;
 use super::interests::Group;
-use super::{Admitted, Identity, Join, Late, Member, NotJoined, Opened, State, Stream, Waiting, tell};
+use super::{Admitted, Identity, Join, Late, Member, NotJoined, Opened, State, Stream, Waiting, ending, tell};
 use crate::actors::coalescer;
 use crate::actors::coalescer::tables::TurnIds;
 use crate::actors::subscriber::{OnDisconnect, Subscriber};
 use crate::chat::{MessageId, RequestId};
 use crate::event::Status;
 use crate::failure::{Code, Failure};
-use crate::fanout::{Outcome, Subscription};
+use crate::fanout::{Kept, Outcome, Subscription};
 use crate::store::{NewRequest, OpenTurn, Store, StoreError};
 
 impl Handler<Join> for Stream {
@@ -76,13 +77,12 @@ impl Handler<Opened> for Stream {
         let Opened { answer, result } = opened;
         self.opening -= 1;
         // Whoever has been stopped is told so; being told to ask again would begin it anew.
-        let is_stopped = self
-            .ending
-            .as_ref()
-            .is_some_and(|(outcome, _)| matches!(outcome.status, Status::Cancelled | Status::Interrupted));
-        match result {
-            Err(error) if !is_stopped => self.refuse_turn(&answer, &error, ctx),
-            _ => self.opened(Some(&answer), ctx),
+        let stopped = self.ending.as_ref().map(|(outcome, _)| outcome.clone());
+        let stopped = stopped.filter(|outcome| matches!(outcome.status, Status::Cancelled | Status::Interrupted));
+        match (result, stopped) {
+            (Ok(()), _) => self.opened(Some(&answer), ctx),
+            (Err(_), Some(outcome)) => self.end_unopened(&answer, outcome),
+            (Err(error), None) => self.refuse_turn(&answer, &error, ctx),
         }
         self.settle_if_open(ctx);
     }
@@ -106,8 +106,19 @@ impl Stream {
         }
         self.opening += 1;
         let (store, me, answer) = (self.environment.store.clone(), ctx.address(), turn.answer.clone());
+        let limit = self.environment.write_wait_max;
         tokio::task::spawn_local(async move {
-            let result = store.open_turn(turn).await;
+            let unwanted = ending::unwanted(&turn);
+            let mut write = pin!(store.open_turn(turn));
+            let Ok(result) = timeout(limit, &mut write).await else {
+                let message = format!("no answer within {} ms (store.write_wait_max_ms)", limit.as_millis());
+                tell(&me, Opened { answer, result: Err(StoreError::Failed(message)) });
+                // It may still be written, and nobody would ever end it.
+                if write.await.is_ok() {
+                    ending::settle(&store, &unwanted.stream.clone(), unwanted).await;
+                }
+                return;
+            };
             tell(&me, Opened { answer, result });
         });
     }
@@ -127,6 +138,18 @@ impl Stream {
         }
     }
 
+    /// A turn that was stopped and then could not be opened came to nothing: there are no messages.
+    fn end_unopened(&mut self, answer: &MessageId, outcome: Outcome) {
+        let (members, group) = self.interests.remove_turn(Some(answer));
+        let Some(Group { turn, waiting, .. }) = group else { return };
+        if let Some(turn) = turn {
+            self.tell_coalescer(coalescer::TurnEnded { stream: self.id.clone(), thread: turn.thread });
+        }
+        let outcome = Outcome { kept: Kept::NoTurn, ..outcome };
+        members.iter().for_each(|(_, member)| self.end_member(member, outcome.clone()));
+        waiting.into_iter().for_each(|(_, waiting)| waiting.reply.joined());
+    }
+
     /// A turn could not be opened: its requests are refused; the answer ends when nobody else wants it.
     fn refuse_turn(&mut self, answer: &MessageId, error: &StoreError, ctx: &mut Context<Self>) {
         let refusal = not_joined(error);
@@ -139,7 +162,7 @@ impl Stream {
         for (request, member) in members {
             // Those who have been cancelled stay so: being told to ask again would begin them anew.
             let outcome = match leaving.iter().find(|(left, _)| *left == request) {
-                Some((_, status)) => stopped(&self.log, *status),
+                Some((_, status)) => Outcome { kept: Kept::NoTurn, ..ending::stopped(&self.log, *status) },
                 None => Outcome::refused(&refusal),
             };
             self.end_member(&member, outcome);

@@ -69,7 +69,7 @@ impl Stream {
 
     /// Ends the answer for everybody, now.
     pub(super) fn stop_all(&mut self, status: Status, ctx: &mut Context<Self>) -> Cancelled {
-        let cancelled = self.abort_attempt();
+        let cancelled = if status == Status::Cancelled { self.cancel_attempt() } else { self.abort_attempt() };
         self.settle(ending::stopped(&self.log, status), ctx);
         cancelled
     }

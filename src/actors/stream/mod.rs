@@ -7,16 +7,21 @@
 mod attempt;
 pub mod budget;
 mod call;
+pub mod drain;
 mod ending;
+mod estimate;
+mod fallback;
 pub mod interests;
 mod joining;
 mod leaving;
 mod preface;
 mod reply;
+pub mod run;
+mod standing;
 #[cfg(test)]
 mod tests;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,13 +32,15 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use self::attempt::Attempt;
+use self::drain::Concerned;
 use self::interests::Interests;
 pub use self::reply::Reply;
+use self::standing::Standing;
 use super::coalescer::tables::TurnIds;
 use super::coalescer::{Coalescer, NewTurn};
 use super::guardian::Address;
 use super::subscriber::{OnDisconnect, Subscriber};
-use super::target::Target;
+use super::target::{Target, Targets};
 use crate::chat::{Asker, ChatRequest, MessageId, RequestId, StreamId, ThreadId};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure, Phase};
@@ -101,6 +108,8 @@ pub struct Withdraw {
 pub enum Cancelled {
     /// The upstream call was closed.
     Aborted,
+    /// The upstream call is read on for a while, to learn what it costs.
+    Drained,
     /// Others still listen; the upstream call goes on for them.
     Shared,
     /// The upstream call had not begun.
@@ -114,6 +123,7 @@ impl Cancelled {
     pub fn as_str(self) -> &'static str {
         match self {
             Cancelled::Aborted => "aborted",
+            Cancelled::Drained => "drained",
             Cancelled::Shared => "shared",
             Cancelled::NotStarted => "not_started",
             Cancelled::AlreadyOver => "none",
@@ -181,8 +191,12 @@ pub struct Environment {
     pub metrics: Arc<Metrics>,
     /// Who hears of the end.
     pub coalescer: Address<Coalescer>,
+    /// Who may be called when the provider that was asked fails.
+    pub targets: Targets,
     /// What happens to thread answers without listeners.
     pub on_disconnect: OnDisconnect,
+    /// How long the store may take to open a turn.
+    pub write_wait_max: Duration,
     /// How often a growing answer is saved.
     pub checkpoint_interval: Duration,
     /// The longest answer.
@@ -205,7 +219,6 @@ enum State {
 /// See the module.
 pub struct Stream {
     id: StreamId,
-    target: Rc<Target>,
     environment: Rc<Environment>,
     log: Arc<StreamLog>,
     request: Option<ChatRequest>,
@@ -219,8 +232,10 @@ pub struct Stream {
     ending: Option<(Outcome, Instant)>,
     /// Requests that came when their turn, or the answer, was about to end.
     late: Vec<Late>,
-    phase: Rc<Cell<Phase>>,
+    standing: Rc<Standing>,
     abort: Option<AbortHandle>,
+    /// Where a drain waits to hear whom it concerns.
+    drained: Option<oneshot::Sender<Concerned>>,
     state: State,
 }
 
@@ -258,7 +273,6 @@ impl Stream {
     ) -> Self {
         Self {
             id,
-            target,
             environment,
             log,
             request: Some(request),
@@ -268,8 +282,9 @@ impl Stream {
             opening: 0,
             ending: None,
             late: Vec::new(),
-            phase: Rc::new(Cell::new(Phase::Queue)),
+            standing: Rc::new(Standing::new(target)),
             abort: None,
+            drained: None,
             state: State::Asking,
         }
     }
@@ -278,28 +293,40 @@ impl Stream {
     fn start_attempt(&mut self, request: ChatRequest, ctx: &Context<Self>) {
         let me = ctx.address();
         let (admitted, grown) = (me.clone(), me.clone());
+        let target = self.standing.target();
         let attempt = Attempt {
             asker: self.asker.clone(),
+            routes: fallback::routes(&target, &request.model, &self.environment.targets),
             request,
-            target: self.target.clone(),
+            target,
+            deadline: None,
+            fallback: None,
             log: self.log.clone(),
             preface: RefCell::default(),
-            phase: self.phase.clone(),
+            standing: self.standing.clone(),
             admitted: Some(Box::new(move || tell(&admitted, Admitted))),
             checkpoint: Box::new(move || tell(&grown, Grown)),
             checkpoint_interval: self.environment.checkpoint_interval,
             answer_bytes_max: self.environment.answer_bytes_max,
         };
-        let (provider, phase) = (attempt.target.provider.name.clone(), self.phase.clone());
+        let (standing, stream) = (self.standing.clone(), self.id.clone());
+        let (store, metrics) = (self.environment.store.clone(), self.environment.metrics.clone());
         let task = tokio::task::spawn_local(attempt.run());
         self.abort = Some(task.abort_handle());
         tokio::task::spawn_local(async move {
-            let ended = match task.await {
+            let ended = task.await;
+            if let Some(concerned) = standing.take_concerned() {
+                if let Some(usage) = standing.learned.get() {
+                    drain::correct(stream, usage, concerned, store, metrics).await;
+                }
+                return;
+            }
+            let ended = match ended {
                 Ok(ended) => ended,
                 Err(gone) if gone.is_cancelled() => return,
                 Err(_) => {
-                    let mut failure = broken().phase(phase.get());
-                    failure.provider = Some(provider.as_str().into());
+                    let mut failure = broken().phase(standing.phase.get());
+                    failure.provider = Some(standing.target().provider.name.as_str().into());
                     Err(failure)
                 }
             };
@@ -310,7 +337,7 @@ impl Stream {
     fn abort_attempt(&mut self) -> Cancelled {
         let Some(abort) = self.abort.take() else { return Cancelled::AlreadyOver };
         abort.abort();
-        if self.phase.get() == Phase::Queue { Cancelled::NotStarted } else { Cancelled::Aborted }
+        if self.standing.phase.get() == Phase::Queue { Cancelled::NotStarted } else { Cancelled::Aborted }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a few messages in the life of a stream; streams are bounded")]
@@ -349,7 +376,7 @@ impl Outcome {
                 Failure::new(Code::TurnInProgress, "try again")
             }
         };
-        Self::failed(failure, false)
+        Self { kept: Kept::NoTurn, ..Self::failed(failure, false) }
     }
 
     /// Whether this is the end of a request that has to be asked again.

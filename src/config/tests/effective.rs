@@ -43,7 +43,7 @@ dialect = "openai_chat"
 base_url = "http://localhost:8080/v1/"
 ca_file = "/etc/ca.pem"
 http = "2"
-fallback = ["openai/gpt-6-astra", "openrouter/a/b:free"]
+fallback = ["openai/gpt-6-astra", "openrouter/a/b:free", "demo"]
 [providers.gpu]
 dialect = "ollama"
 [profiles.ttft.providers.perplexity]

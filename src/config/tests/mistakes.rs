@@ -26,8 +26,8 @@ fn unknown_keys_are_refused_with_the_known_ones() {
                limits, providers, profiles";
     let provider = "dialect, base_url, api_key_env, models, default_model, any_model, rps, concurrency, burst, \
                     tpm, queue_max, queue_wait_max_ms, http, connect_timeout_ms, headers_timeout_ms, ttft_timeout_ms, \
-                    idle_timeout_ms, total_timeout_ms, on_cancel, warm_connections, ca_file, retries_max, \
-                    breaker_failures, breaker_open_ms, breaker_open_max_ms, fallback";
+                    idle_timeout_ms, total_timeout_ms, on_cancel, drain_max_ms, drain_bytes_max, warm_connections, \
+                    ca_file, retries_max, breaker_failures, breaker_open_ms, breaker_open_max_ms, fallback";
     check("serv = 1", &[], &[&format!("f:1: serv: unknown key; expected one of {top}")]);
     check("\n[metrics]\nwindow = 1", &[], &["f:3: metrics.window: unknown key; expected window_max or alerts"]);
     check(

@@ -116,15 +116,15 @@ fn a_server_of_which_no_model_is_known_accepts_any() {
 #[test]
 fn fallbacks_name_a_provider_and_a_model_of_it() {
     let with = |fallback: &str| format!("[providers.openai]\nfallback = [{fallback}]");
-    check(&with("'openrouter/anything/goes', 'demo/demo'"), &[], &[]);
+    check(&with("'openrouter/anything/goes', 'demo/demo', 'demo'"), &[], &[]);
     check(
-        &with("'openrouter', '/a', 'a/', 'demo/a b'"),
+        &with("'', '/a', 'a/', 'demo/a b'"),
         &[],
         &[
-            "f:2: providers.openai.fallback[0]: expected provider/model",
-            "f:2: providers.openai.fallback[1]: expected provider/model",
-            "f:2: providers.openai.fallback[2]: expected provider/model",
-            "f:2: providers.openai.fallback[3]: expected provider/model",
+            "f:2: providers.openai.fallback[0]: expected provider/model, or a provider",
+            "f:2: providers.openai.fallback[1]: expected provider/model, or a provider",
+            "f:2: providers.openai.fallback[2]: expected provider/model, or a provider",
+            "f:2: providers.openai.fallback[3]: expected provider/model, or a provider",
         ],
     );
     check(
@@ -133,6 +133,15 @@ fn fallbacks_name_a_provider_and_a_model_of_it() {
         &[
             "f:3: providers.openai.fallback[0]: there is no such provider",
             "f:4: providers.openai.fallback[1]: demo does not list this model",
+        ],
+    );
+    let no_default = "[providers.mine]\ndialect = 'openai_chat'\nbase_url = 'http://localhost:8080'";
+    check(
+        &format!("{no_default}\nfallback = ['mine', 'nobody']"),
+        &[],
+        &[
+            "f:4: providers.mine.fallback[0]: mine has no default model; name one of its models",
+            "f:4: providers.mine.fallback[1]: there is no such provider",
         ],
     );
 }

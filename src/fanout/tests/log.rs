@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::chat::ProviderName;
 use crate::event::ReasoningKind;
 
 const FENCE: u32 = 1;
@@ -19,6 +20,7 @@ enum Op {
     Leave(usize),
     Snapshot(usize),
     Queue(u32),
+    FallBack,
     Nudge,
 }
 
@@ -56,6 +58,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_usize..8).prop_map(Op::Leave),
         1 => (0_usize..8).prop_map(Op::Snapshot),
         1 => (1_u32..5).prop_map(Op::Queue),
+        1 => Just(Op::FallBack),
         1 => Just(Op::Nudge),
     ]
 }
@@ -134,6 +137,11 @@ impl World {
                 reader.resumed_after_content |= has_content && reader.timings == 0;
             }),
             Op::Queue(position) => self.log.queue(QueuePlace { position: *position, eta_ms: 1 }),
+            Op::FallBack => {
+                let (provider, from) = (ProviderName::new("b"), ProviderName::new("a"));
+                self.log.fall_back(Some(Fallback { provider, model: "m".into(), from }));
+                self.check_all_woken();
+            }
             Op::Nudge => {
                 self.log.nudge();
                 self.check_all_woken();
@@ -206,6 +214,7 @@ impl World {
                 }
             }
             Next::Queue(_) => assert_eq!(seen, self.log.last_seq().min(limit)),
+            Next::Fallback(_) => assert_eq!(reader.cursor.seen(), seen),
             Next::Nothing => {
                 assert!(reader.cursor.seen() >= self.log.last_seq().min(limit));
                 reader.waits_since = Some(reader.bell.rung());
@@ -370,6 +379,28 @@ fn a_place_in_the_queue_is_told_when_it_changes_and_forgotten_when_it_is_over() 
     log.reach(|timings| timings.connect_ms = 1);
     let mut later = Cursor::new(log, 0);
     assert_eq!(later.next(u64::MAX, &waker), Next::Nothing);
+}
+
+#[test]
+fn who_answers_instead_is_told_once_to_everybody_before_what_it_says() {
+    let log = Arc::new(StreamLog::new(FENCE, 1 << 20));
+    let mut reader = Cursor::new(log.clone(), 0);
+    let (bell, waker) = Bell::new();
+    assert_eq!(reader.next(u64::MAX, &waker), Next::Nothing);
+    let fallback = Fallback { provider: ProviderName::new("b"), model: "m".into(), from: ProviderName::new("a") };
+    log.queue(QueuePlace { position: 3, eta_ms: 900 });
+
+    log.fall_back(Some(fallback.clone()));
+    log.append(&delta("hi"));
+
+    assert_eq!(bell.rung(), 1);
+    for mut reader in [reader, Cursor::new(log.clone(), 0), Cursor::new(log.clone(), 1)] {
+        assert_eq!(reader.next(u64::MAX, &waker), Next::Fallback(fallback.clone()));
+        assert_ne!(reader.next(u64::MAX, &waker), Next::Fallback(fallback.clone()));
+    }
+    log.fall_back(None);
+    assert!(!matches!(Cursor::new(log.clone(), 0).next(u64::MAX, &waker), Next::Fallback(_)));
+    assert_eq!(log.fallback(), None);
 }
 
 #[test]

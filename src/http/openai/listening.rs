@@ -101,7 +101,7 @@ impl Listening {
                     subscription.first_piece();
                     self.has_content = true;
                 }
-                Next::Queue(_) => {}
+                Next::Queue(_) | Next::Fallback(_) => {}
                 Next::Nothing if has_ended => return Found::End,
                 Next::Nothing => {
                     subscription.wake_at_end(waker);

@@ -36,7 +36,7 @@ fn unix_now() -> u64 {
 /// The model that answers: as the provider reports it, else as it was asked for.
 fn model_of(subscription: &Subscription) -> String {
     let reported = subscription.log.with_transcript(|transcript| transcript.model.clone());
-    reported.unwrap_or_else(|| subscription.facts.model.to_string())
+    reported.unwrap_or_else(|| subscription.answered_by().1.to_string())
 }
 
 /// What has kept an answer from being complete. This API has no other word for a cancel than a failure.

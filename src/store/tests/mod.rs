@@ -161,7 +161,13 @@ fn settle(turn: &OpenTurn, status: Status, text: &str) -> Settle {
         opaque: Vec::new(),
         meta: json!({}),
         answered_by: None,
-        requests: vec![EndedRequest { id: turn.request.id.clone(), status, finish_reason, facts: json!({}) }],
+        requests: vec![EndedRequest {
+            id: turn.request.id.clone(),
+            status,
+            finish_reason,
+            facts: json!({}),
+            answered_by: None,
+        }],
     }
 }
 

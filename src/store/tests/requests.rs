@@ -17,6 +17,7 @@ fn end(request: &NewRequest) -> Vec<EndedRequest> {
         status: Status::Complete,
         finish_reason: FinishReason::Stop,
         facts: json!({"ttft_ms": 412}),
+        answered_by: None,
     }]
 }
 

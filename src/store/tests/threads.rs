@@ -152,9 +152,12 @@ async fn a_thread_shows_its_last_message_and_who_answered() {
     assert_eq!(shown.last_message_preview.as_deref(), Some("What is a weir?"));
     assert_eq!((shown.last_provider.as_deref(), shown.last_model.as_deref()), (Some("demo"), Some("words")));
 
-    let answered_by = Some(("backup".into(), "m-2".into()));
-    let last = Settle { answered_by, ..settle(&turn, Status::Complete, &"dam ".repeat(100)) };
+    let answered_by: Option<(String, String)> = Some(("backup".into(), "m-2".into()));
+    let mut last = Settle { answered_by: answered_by.clone(), ..settle(&turn, Status::Complete, &"dam ".repeat(100)) };
+    last.requests[0].answered_by = answered_by;
     store.settle(last).await.unwrap();
+    let asked = store.request(&turn.request.id).await.unwrap().unwrap();
+    assert_eq!((asked.provider.as_str(), asked.model.as_str()), ("backup", "m-2"));
     let (shown, messages) = read(&store, &acme(), &thread).await;
     assert_eq!(shown.last_message_preview.map(|preview| preview.len()), Some(119));
     assert_eq!((shown.last_provider.as_deref(), shown.last_model.as_deref()), (Some("backup"), Some("m-2")));

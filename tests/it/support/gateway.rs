@@ -22,7 +22,16 @@ pub(crate) struct Gateway {
     pub(crate) mock: Mock,
     pub(crate) client: Client,
     app: App,
-    _directory: TempDir,
+    directory: TempDir,
+}
+
+/// What a configuration says beside the usual.
+#[derive(Default)]
+struct Further<'t> {
+    /// Before the first table.
+    keys: &'t str,
+    server: &'t str,
+    store: &'t str,
 }
 
 impl Gateway {
@@ -48,7 +57,7 @@ impl Gateway {
 
     /// With keys before the first table.
     pub(crate) async fn with_keys(keys: &str) -> Self {
-        Self::build(Mock::start().await, keys, "", FAST, "").await
+        Self::build(Mock::start().await, Further { keys, ..Further::default() }, FAST, "").await
     }
 
     /// With other keys of the provider's table, and further tables.
@@ -57,28 +66,43 @@ impl Gateway {
     }
 
     async fn with_all(server: &str, provider: &str, tables: &str) -> Self {
-        Self::build(Mock::start().await, "", server, provider, tables).await
+        Self::build(Mock::start().await, Further { server, ..Further::default() }, provider, tables).await
+    }
+
+    /// With further keys of the store's table.
+    pub(crate) async fn with_store(store: &str) -> Self {
+        Self::build(Mock::start().await, Further { store, ..Further::default() }, FAST, "").await
     }
 
     /// In front of a mock of one's own, with other keys of the provider's table.
     pub(crate) async fn before(mock: Mock, provider: &str) -> Self {
-        Self::build(mock, "", "", provider, "").await
+        Self::build(mock, Further::default(), provider, "").await
     }
 
-    async fn build(mock: Mock, keys: &str, server: &str, provider: &str, tables: &str) -> Self {
+    async fn build(mock: Mock, further: Further<'_>, provider: &str, tables: &str) -> Self {
+        let Further { keys, server, store } = further;
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("weir.db");
         let toml = config(&mock.url(), database.to_str().unwrap(), provider, tables);
-        let toml = toml.replacen("[server]", &format!("{keys}\n[server]\n{server}"), 1);
+        let toml = toml.replacen("[server]", &format!("{keys}
+[server]
+{server}"), 1);
+        let toml = toml.replacen("[store]", &format!("[store]
+{store}"), 1);
         let config = Config::load(Some(("test.toml", &toml)), []).unwrap_or_else(|error| panic!("{error}\n{toml}"));
         let app = App::start(config, Arc::new(app::transport)).await.unwrap();
         let client = Client::new(&format!("http://{}", app.address)).unwrap();
-        Self { mock, client, app, _directory: directory }
+        Self { mock, client, app, directory }
     }
 
     /// Where it listens.
     pub(crate) fn address(&self) -> std::net::SocketAddr {
         self.app.address
+    }
+
+    /// Where its database is.
+    pub(crate) fn database(&self) -> std::path::PathBuf {
+        self.directory.path().join("weir.db")
     }
 
     /// A new thread's id.

@@ -79,6 +79,31 @@ async fn signs_of_life_are_no_first_token() {
 }
 
 #[actix::test]
+async fn a_provider_that_searches_has_more_time_for_its_first_token() {
+    let search = [Step::Wait(1_000), Step::Line(r#"{"search":"weirs"}"#)];
+    let signs = (0..5).flat_map(|_| [Step::Wait(2_000), Step::Line(r#"{"alive":true}"#)]);
+    let house = House::build(plan(|provider| provider.ttft_timeout_ms = 5_000));
+    house.provider.plays([Script::new(search.into_iter().chain(signs).chain([text("a"), Step::End]))]);
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!((heard.status(), heard.text.as_str()), ("complete", "a"));
+    assert!(house.report()["ttft_ms"]["max"].as_f64().unwrap() > 10_900.0, "a search is no first token");
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn a_provider_that_searches_and_falls_silent_is_stalled() {
+    let plan = plan(|provider| {
+        provider.ttft_timeout_ms = 5_000;
+        provider.idle_timeout_ms = 8_000;
+    });
+    let script = Script::new([Step::Line(r#"{"search":"weirs"}"#), Step::Wait(20_000)]);
+
+    check(plan, script, "upstream_stalled", "pre_token", "").await;
+}
+
+#[actix::test]
 async fn an_answer_that_takes_too_long_is_cut() {
     let plan = plan(|provider| provider.total_timeout_ms = 5_000);
     let pieces = (0..20).flat_map(|_| [Step::Wait(2_000), text("a")]);

@@ -146,6 +146,8 @@ async fn check_stale_cancel(count: usize) {
         Err(_) => house.hear(&ask).await,
     };
     assert_eq!(heard.status(), "cancelled", "{cancellation:?} after {count} steps");
+    assert_eq!(heard.done["message_id"], Value::Null, "there is no such message, after {count} steps");
+    assert_eq!(house.messages(&OrgId::new("org"), &thread).await.len(), 2);
     house.is_quiet().await;
     house.all_is_settled(&[&thread], &[&ask]).await;
     house.forgets_everything().await;
@@ -156,6 +158,41 @@ fn a_request_that_is_cancelled_while_its_stale_turn_is_opened_stays_cancelled() 
     for count in 0..15 {
         in_a_world(check_stale_cancel(count));
     }
+}
+
+/// Lets a stream open its turns, and stops it before the store has answered.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StopWhileOpening;
+
+impl Handler<StopWhileOpening> for Stream {
+    type Result = ();
+
+    fn handle(&mut self, _: StopWhileOpening, ctx: &mut Context<Self>) {
+        Handler::handle(self, Admitted, ctx);
+        assert_eq!(self.opening, 1);
+        self.stop_all(Status::Cancelled, ctx);
+    }
+}
+
+#[actix::test]
+async fn a_turn_that_is_stopped_and_then_cannot_be_opened_names_no_message() {
+    let house = House::paused();
+    let thread = house.thread().await;
+    let ask = Ask::within(&thread, "hi");
+    let (reply, answer) = oneshot::channel();
+    let stale = house.join(&ask, reply).await;
+    house.hear(&Ask::within(&thread, "earlier")).await;
+
+    let begun = house.begin(stale);
+    tokio::task::spawn_local(async move { begun.await.try_send(StopWhileOpening) });
+
+    let heard = Listener::new(answer.await.unwrap().unwrap()).heard().await;
+    assert_eq!((heard.status(), heard.done.get("saved")), ("cancelled", None));
+    assert_eq!((&heard.done["message_id"], &heard.done["user_message_id"]), (&Value::Null, &Value::Null));
+    assert_eq!(house.messages(&OrgId::new("org"), &thread).await.len(), 2);
+    assert_eq!(house.hear(&Ask::within(&thread, "ho")).await.status(), "complete", "the thread is free");
+    house.forgets_everything().await;
 }
 
 /// Makes a stream panic.

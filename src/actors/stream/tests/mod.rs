@@ -2,7 +2,10 @@
 //! that plays scripts, and time that passes only when nobody has anything to do.
 
 mod cancelling;
+mod draining;
+mod ending_runs;
 mod failing;
+mod falling_back;
 mod interests;
 mod joining;
 mod leaving;

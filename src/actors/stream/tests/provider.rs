@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::chat::ChatRequest;
-use crate::event::{Citation, Event, Finish, FinishReason, Usage};
+use crate::event::{ActivityKind, Citation, Event, Finish, FinishReason, Usage};
 use crate::failure::{Code, Failure};
 use crate::providers::upstream::{Body, Opened, Status, Transport, TransportError};
 use crate::providers::{Adapter, Call, Decode, Flow, Frame, Framing, Head, Piece};
@@ -84,6 +84,10 @@ pub(super) struct Provider {
     /// The most that ever were.
     pub(super) live_max: Cell<usize>,
     pub(super) recycled: Cell<usize>,
+    /// The calls that were to end an answer.
+    pub(super) endings: RefCell<Vec<String>>,
+    /// How long one of them takes.
+    pub(super) ending_ms: Cell<u64>,
 }
 
 /// Somebody who writes scripts.
@@ -114,6 +118,12 @@ impl Provider {
 
 impl Transport for Provider {
     fn open(&self, call: Call) -> LocalBoxFuture<'static, Result<Opened, TransportError>> {
+        if call.path.starts_with("/cancel/") {
+            self.endings.borrow_mut().push(call.path);
+            let took = sleep(Duration::from_millis(self.ending_ms.get()));
+            let opened = || Opened { head: Head::default(), body: stream::empty().boxed_local(), connect_ms: 0 };
+            return took.map(move |()| Ok(opened())).boxed_local();
+        }
         self.calls.borrow_mut().push(Instant::now());
         self.live.set(self.live.get() + 1);
         self.live_max.set(self.live_max.get().max(self.live.get()));
@@ -199,6 +209,8 @@ impl Adapter for Dialect {
     fn failure(&self, head: &Head, _: &[u8]) -> Failure {
         let code = match head.status {
             400 => Code::UpstreamRejected,
+            401 => Code::UpstreamAuth,
+            402 => Code::UpstreamQuota,
             429 => Code::UpstreamRateLimit,
             503 => Code::UpstreamOverloaded,
             _ => Code::UpstreamError,
@@ -206,6 +218,10 @@ impl Adapter for Dialect {
         let mut failure = Failure::new(code, "the provider refused");
         failure.retry_after_ms = head.header("retry-after-ms").and_then(|millis| millis.parse().ok());
         failure
+    }
+
+    fn cancel_call(&self, upstream_id: &str) -> Option<Call> {
+        Some(Call { path: format!("/cancel/{upstream_id}"), headers: Vec::new(), body: Vec::new() })
     }
 
     fn warm_path(&self) -> Option<&'static str> {
@@ -227,8 +243,22 @@ impl Decode for Decoder {
             let citation = Citation { n: 1, url: url.into(), title: String::new(), snippet: None, date: None };
             out(Piece::Event(Event::Citation { items: vec![citation] }));
         }
-        if let Some(input) = line["usage"].as_u64() {
-            out(Piece::Event(Event::Usage { usage: Usage { input, ..Usage::default() } }));
+        if let Some(id) = line["id"].as_str() {
+            out(Piece::UpstreamId(id));
+        }
+        if line["error"].is_string() {
+            return Err(Failure::new(Code::UpstreamOverloaded, "the provider gave up"));
+        }
+        if let Some(query) = line.get("search") {
+            out(Piece::Event(Event::Activity {
+                kind: ActivityKind::Search,
+                state: "start".into(),
+                detail: query.clone(),
+            }));
+        }
+        if let Some(output) = line["usage"].as_u64() {
+            let usage = Usage { output, total: output, ..Usage::default() };
+            out(Piece::Event(Event::Usage { usage }));
         }
         if let Some(signature) = line.get("opaque") {
             out(Piece::Opaque(signature.clone()));

@@ -6,11 +6,12 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use super::support::{Plan, in_a_world};
+use super::support::{Plan, in_a_world, route};
 use super::*;
 use crate::actors::coalescer::Whose;
 use crate::actors::pacer;
 use crate::chat::{OrgId, RequestId, Role};
+use crate::config::OnCancel;
 use crate::providers::upstream::TransportError;
 
 const SEEDS: std::ops::Range<u64> = 0..12;
@@ -41,7 +42,7 @@ impl Dice {
 
 /// What the provider does next: mostly it answers, now and then it does not.
 fn improvise(dice: &mut Dice) -> Script {
-    let mut body = vec![Step::Wait(dice.roll(200)), Step::Echo];
+    let mut body = vec![Step::Wait(dice.roll(200)), Step::Line(r#"{"id":"run"}"#), Step::Echo];
     for index in 0..dice.roll(8) {
         body.push(Step::Wait(dice.roll(300)));
         body.push(Step::Text(format!(" {index}")));
@@ -79,6 +80,14 @@ fn plan(dice: &mut Dice) -> Plan {
     plan.limits.retained_bytes_max = 200_000;
     if dice.one_in(2) {
         plan.on_disconnect = OnDisconnect::CancelAfter(millis(dice.roll(2_000)));
+    }
+    if dice.one_in(2) {
+        plan.provider.on_cancel = OnCancel::Drain;
+        plan.provider.drain_max_ms = 1_000;
+    }
+    if dice.one_in(2) {
+        plan.provider.fallback = vec![route("second"), route("third")];
+        plan.backup_pace = pacer::schedule::Limits { concurrency: 1 + dice.roll(3) as usize, ..plan.pace };
     }
     // An open breaker keeps much from happening.
     plan.provider.breaker_failures = [0, 0, 3][dice.roll(3) as usize];
@@ -132,6 +141,10 @@ async fn simulate(seed: u64) {
     let house = Rc::new(House::build(plan));
     let mut author = Dice(seed ^ 0x5EED);
     *house.provider.author.borrow_mut() = Some(Box::new(move || improvise(&mut author)));
+    for (index, backup) in house.backups.iter().enumerate() {
+        let mut author = Dice(seed ^ (0xBACC + index as u64));
+        *backup.provider.author.borrow_mut() = Some(Box::new(move || improvise(&mut author)));
+    }
     let orgs = [OrgId::new("one"), OrgId::new("two")];
     let mut threads = Vec::new();
     for index in 0..6 {
@@ -142,6 +155,8 @@ async fn simulate(seed: u64) {
         step(&house, &book, &threads, &mut dice).await;
         assert!(house.provider.live() <= house.permits.get(), "a call without a permit");
         assert!(house.permits.get() <= pace.concurrency, "more permits than allowed");
+        let backups = &mut house.backups.iter();
+        assert!(backups.all(|backup| backup.provider.live() <= backup.permits.get()), "a call without a permit");
     }
     while book.borrow().under_way > 0 {
         sleep(millis(1_000)).await;

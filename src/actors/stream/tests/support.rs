@@ -15,7 +15,7 @@ use crate::chat::{
     ChatMessage, Content, OrgId, Principal, Priority, ProviderName, RequestId, RequestKey, Role, Scope, ThreadId, View,
 };
 use crate::config;
-use crate::fanout::{Cursor, End, Next};
+use crate::fanout::{Cursor, End, Fallback, Next};
 use crate::store::Message;
 use crate::store::{NewThread, NewUserMessage, StoreOptions, StoredRequest};
 
@@ -31,15 +31,45 @@ pub(super) struct House {
     pub(super) metrics: Arc<Metrics>,
     pub(super) provider: Rc<Provider>,
     pub(super) permits: InFlight,
+    /// Providers that nobody asks unless `Plan::provider` falls back to them, `second` and `third`.
+    pub(super) backups: Vec<Backup>,
     streams: Streams,
     target: Rc<Target>,
     environment: Rc<Environment>,
+}
+
+/// Another provider.
+pub(super) struct Backup {
+    pub(super) provider: Rc<Provider>,
+    pub(super) pacer: Addr<Pacer>,
+    pub(super) permits: InFlight,
+    target: Rc<Target>,
+}
+
+impl Backup {
+    fn build(name: &str, plan: &Plan, pace: pacer::schedule::Limits) -> Self {
+        let mut config = plan.provider.clone();
+        (config.name, config.fallback) = (ProviderName::new(name), vec![route("demo")]);
+        let (provider, permits, pacers) = (Rc::new(Provider::default()), InFlight::default(), Address::default());
+        let breaker = BreakerSettings::of(&config);
+        let pacer = Pacer::new(config.name.clone(), pace, breaker, permits.clone(), Link::default()).start();
+        pacers.set(pacer.clone());
+        let target = Rc::new(Target::new(config, Arc::new(Dialect), provider.clone(), pacers));
+        Self { provider, pacer, permits, target }
+    }
+}
+
+/// A way to another provider, with its default model.
+pub(super) fn route(provider: &str) -> config::Route {
+    config::Route { provider: ProviderName::new(provider), model: None }
 }
 
 /// How a house differs from the usual one.
 pub(super) struct Plan {
     pub(super) provider: config::Provider,
     pub(super) pace: pacer::schedule::Limits,
+    /// Of the other providers.
+    pub(super) backup_pace: pacer::schedule::Limits,
     pub(super) limits: tables::Limits,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) answer_bytes_max: usize,
@@ -50,9 +80,11 @@ impl Default for Plan {
     fn default() -> Self {
         let mut provider = config::Config::default().providers["demo"].clone();
         provider.retries_max = 2;
+        let pace = pacer::schedule::Limits { rps: 1_000.0, concurrency: 100, burst: 100, tpm: 0, queue_max: 100 };
         Self {
             provider,
-            pace: pacer::schedule::Limits { rps: 1_000.0, concurrency: 100, burst: 100, tpm: 0, queue_max: 100 },
+            pace,
+            backup_pace: pace,
             limits: tables::Limits {
                 streams_max: 1_000,
                 listeners_max: 1_000,
@@ -126,6 +158,8 @@ pub(super) struct Heard {
     pub(super) timings: usize,
     /// How often a place in the queue was told.
     pub(super) places: usize,
+    /// Who was said to answer instead, in order.
+    pub(super) fallbacks: Vec<Fallback>,
 }
 
 impl Heard {
@@ -167,7 +201,14 @@ impl Drop for Listener {
 /// Reads a subscription as the body of an HTTP response does.
 async fn listen(subscription: Arc<Subscription>) -> Heard {
     let mut cursor = Cursor::new(subscription.log.clone(), 0);
-    let mut heard = Heard { frames: Vec::new(), text: String::new(), done: Value::Null, timings: 0, places: 0 };
+    let mut heard = Heard {
+        frames: Vec::new(),
+        text: String::new(),
+        done: Value::Null,
+        timings: 0,
+        places: 0,
+        fallbacks: Vec::new(),
+    };
     let end = std::future::poll_fn(|cx| {
         subscription.wake_at_end(cx.waker());
         loop {
@@ -179,6 +220,7 @@ async fn listen(subscription: Arc<Subscription>) -> Heard {
                     heard.timings += 1;
                 }
                 Next::Queue(_) => heard.places += 1,
+                Next::Fallback(fallback) => heard.fallbacks.push(fallback),
                 Next::Gap { .. } => panic!("the log of a test is large enough"),
                 Next::Nothing => return end.map_or(Poll::Pending, Poll::Ready),
             }
@@ -213,22 +255,21 @@ impl House {
         let breaker = BreakerSettings::of(&plan.provider);
         let pacer = Pacer::new(name.clone(), plan.pace, breaker, permits.clone(), Link::default()).start();
         pacers.set(pacer.clone());
-        let target = Rc::new(Target {
-            provider: plan.provider,
-            adapter: Arc::new(Dialect),
-            transport: provider.clone(),
-            pacer: pacers,
-            retries: RefCell::new(budget::RetryBudget::new(Instant::now())),
-        });
+        let backups = Vec::from(["second", "third"].map(|name| Backup::build(name, &plan, plan.backup_pace)));
+        let target = Rc::new(Target::new(plan.provider, Arc::new(Dialect), provider.clone(), pacers));
+        let mut targets = BTreeMap::from([(name, target.clone())]);
+        targets.extend(backups.iter().map(|backup| (backup.target.provider.name.clone(), backup.target.clone())));
+        let targets = Rc::new(targets);
         let environment = Rc::new(Environment {
             store: store.clone(),
             metrics: metrics.clone(),
             coalescer: coalescers.clone(),
+            targets: targets.clone(),
             on_disconnect: plan.on_disconnect,
+            write_wait_max: millis(10_000),
             checkpoint_interval: millis(1_000),
             answer_bytes_max: plan.answer_bytes_max,
         });
-        let targets = Rc::new(BTreeMap::from([(name, target.clone())]));
         let settings = Settings {
             limits: plan.limits,
             log_bytes_max: plan.log_bytes_max,
@@ -239,7 +280,7 @@ impl House {
         let coalescer =
             Coalescer::new(targets, environment.clone(), settings, streams.clone(), Link::default()).start();
         coalescers.set(coalescer.clone());
-        Self { coalescer, pacer, store, metrics, provider, permits, streams, target, environment }
+        Self { coalescer, pacer, store, metrics, provider, permits, backups, streams, target, environment }
     }
 
     pub(super) async fn thread(&self) -> ThreadId {
@@ -346,6 +387,16 @@ impl House {
         self.streams.borrow()[stream].addr().clone()
     }
 
+    /// Asks, and gives the new stream before it has come any further. To be spawned: the body of a test hears of
+    /// nothing in time.
+    pub(super) fn begin(&self, join: coalescer::Join) -> impl Future<Output = Addr<Stream>> + use<> {
+        let (coalescer, streams) = (self.coalescer.clone(), self.streams.clone());
+        async move {
+            coalescer.send(join).await.unwrap();
+            streams.borrow().values().next().expect("a stream begins").addr().clone()
+        }
+    }
+
     pub(super) async fn messages(&self, org: &OrgId, thread: &ThreadId) -> Vec<Message> {
         self.store.thread(org, thread, 1_000, None).await.unwrap().unwrap().1
     }
@@ -385,7 +436,8 @@ impl House {
     /// Waits until nothing runs; then nothing may be left of what ran.
     pub(super) async fn is_quiet(&self) {
         let mut waited = 0;
-        while self.load().await.running > 0 {
+        let permits = || self.permits.get() + self.backups.iter().map(|backup| backup.permits.get()).sum::<usize>();
+        while self.load().await.running + permits() > 0 {
             sleep(millis(500)).await;
             waited += 1;
             assert!(waited < 10_000, "something runs for ever");
@@ -394,6 +446,11 @@ impl House {
         let status = self.pacer.send(pacer::Snapshot).await.unwrap();
         assert_eq!((status.in_flight, status.queued), (0, 0), "permits and places are back");
         assert_eq!(self.provider.live(), 0, "no upstream call is left");
+        for backup in &self.backups {
+            let status = backup.pacer.send(pacer::Snapshot).await.unwrap();
+            assert_eq!((status.in_flight, status.queued, backup.provider.live()), (0, 0, 0), "nothing is left there");
+            assert_eq!(Rc::strong_count(&backup.target), 2, "no attempt is left");
+        }
         assert_eq!(Rc::strong_count(&self.target), 2, "no stream and no attempt is left");
         assert_eq!(Rc::strong_count(&self.environment), 2, "no stream is left");
         assert_eq!(Arc::strong_count(&self.metrics), 2, "no subscriber is left");

@@ -235,6 +235,8 @@ fn provider(base_url: String) -> config::Provider {
         idle_timeout_ms: 1,
         total_timeout_ms: 1,
         on_cancel: OnCancel::Abort,
+        drain_max_ms: 1,
+        drain_bytes_max: 1,
         warm_connections: 0,
         ca_file: None,
         retries_max: 0,
