@@ -68,7 +68,7 @@ const CASES: &[(&str, Ends)] = &[
     ("empty_200", In("upstream_protocol", "pre_token")),
     ("no_content", In("upstream_protocol", "pre_token")),
     ("wrong_type", In("upstream_protocol", "pre_token")),
-    ("no_length", In("upstream_protocol", "pre_token")),
+    ("no_length", Whole),
     ("gzip", In("upstream_protocol", "pre_token")),
     // An end that is none.
     ("drop", In("upstream_truncated", "mid_stream")),
@@ -351,6 +351,8 @@ async fn every_fault_at(mock: Mock, place: &Place) {
     assert!(report.is_empty(), "{}:{report}", dialect.name());
     gateway.at_rest().await;
     assert_eq!(gateway.mock.counts().strays, 0, "a redirect is not followed");
+    let ends_runs = dialect == Dialect::PerplexityAgent;
+    assert_eq!(gateway.mock.counts().runs_cancelled > 0, ends_runs, "what is given up is ended at the provider");
 }
 
 #[actix_web::test]

@@ -40,6 +40,8 @@ pub struct Counts {
     pub connections_live: u64,
     /// Requests for the list of models.
     pub models_listed: u64,
+    /// Requests that end an answer by its id.
+    pub runs_cancelled: u64,
     /// Requests for anything else.
     pub strays: u64,
 }

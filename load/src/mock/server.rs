@@ -79,6 +79,10 @@ impl Provider {
                 let call = self.counters.call_started(request.headers, &request.body);
                 (self.call_script(call, dialect, path, &request.body), Some(call))
             }
+            "POST" if path.contains(dialect.call_path()) && path.ends_with("/cancel") => {
+                self.counters.count(|counts| counts.runs_cancelled += 1);
+                (respond(200, "", JSON, "{}"), None)
+            }
             "GET" if path.ends_with("/models") => {
                 self.counters.count(|counts| counts.models_listed += 1);
                 let names = faults::ALL.iter().map(|behaviour| behaviour.name);

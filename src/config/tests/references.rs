@@ -140,7 +140,7 @@ fn fallbacks_name_a_provider_and_a_model_of_it() {
         &format!("{no_default}\nfallback = ['mine', 'nobody']"),
         &[],
         &[
-            "f:4: providers.mine.fallback[0]: mine has no default model; name one of its models",
+            "f:4: providers.mine.fallback[0]: this is the provider that has failed by then; name another one",
             "f:4: providers.mine.fallback[1]: there is no such provider",
         ],
     );

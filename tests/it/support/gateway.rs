@@ -84,11 +84,23 @@ impl Gateway {
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("weir.db");
         let toml = config(&mock.url(), database.to_str().unwrap(), provider, tables);
-        let toml = toml.replacen("[server]", &format!("{keys}
+        let toml = toml.replacen(
+            "[server]",
+            &format!(
+                "{keys}
 [server]
-{server}"), 1);
-        let toml = toml.replacen("[store]", &format!("[store]
-{store}"), 1);
+{server}"
+            ),
+            1,
+        );
+        let toml = toml.replacen(
+            "[store]",
+            &format!(
+                "[store]
+{store}"
+            ),
+            1,
+        );
         let config = Config::load(Some(("test.toml", &toml)), []).unwrap_or_else(|error| panic!("{error}\n{toml}"));
         let app = App::start(config, Arc::new(app::transport)).await.unwrap();
         let client = Client::new(&format!("http://{}", app.address)).unwrap();

@@ -102,8 +102,8 @@ behaviours! {
     "no_http", Nothing, shapes::no_http;
     /// An interim answer, and no final one.
     "interim", Nothing, shapes::interim;
-    /// A body that ends with its connection alone, so that nobody can tell whether it is whole.
-    "no_length", Nothing, shapes::no_length;
+    /// A body that ends with its connection alone: only the dialect tells whether it is whole.
+    "no_length", All, shapes::no_length;
     /// An answer that is compressed, which nobody has asked for.
     "gzip", Nothing, shapes::gzip;
     /// The cap of an answer: as fast as the connection takes it, without end.

@@ -8,7 +8,8 @@ use crate::chat::{OrgId, ProviderName};
 use crate::fanout::Fallback;
 use crate::providers::upstream::TransportError;
 
-const CLOSED: pacer::schedule::Limits = pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 0 };
+const CLOSED: pacer::schedule::Limits =
+    pacer::schedule::Limits { rps: 1.0, concurrency: 1, burst: 1, tpm: 0, queue_max: 0 };
 
 /// The first provider falls back to `second`, then to `third`, and repeats nothing.
 fn plan() -> Plan {
