@@ -226,7 +226,7 @@ impl App {
         let listener = listen(config.server.bind)?;
         let admin_listener = config.server.admin_bind.map(listen).transpose()?;
         let store = Store::open(&StoreOptions::new(&config.store))?;
-        let metrics = Arc::new(Metrics::new(&config.metrics));
+        let metrics = Arc::new(Metrics::new(&config.metrics).counting(callable(&config)));
         let config = Arc::new(config);
         let arbiter = Arbiter::new();
         let upstream = start_on(&arbiter, config.clone(), store.clone(), metrics.clone(), make).await;
@@ -289,6 +289,11 @@ impl App {
             }
         }
     }
+}
+
+/// The names of the providers that can be called.
+fn callable(config: &Config) -> impl Iterator<Item = &str> {
+    config.providers.values().filter(|provider| provider.available().is_ok()).map(|provider| provider.name.as_str())
 }
 
 /// Starts the actors on `arbiter`.

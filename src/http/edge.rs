@@ -16,11 +16,14 @@ use super::Api;
 use super::connection::Line;
 use super::error::{ApiError, ApiResult};
 use super::path::Allowed;
+use super::timing::Timing;
 use crate::chat::RequestId;
 use crate::config;
 use crate::failure::{Code, Failure};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The name of a request in the response, its errors and the log.
 #[derive(Debug, Clone)]
@@ -46,17 +49,19 @@ pub(super) async fn edge(
     };
     let limits = api.as_ref().map_or(Ok(()), checked);
     if let Err(error) = limits {
+        count(api.as_ref(), &error);
         let response = error.response(Some(&own_label));
         return Ok(labelled(request.into_response(response), &own_label, began).map_into_right_body());
     }
     // Only a handler that panics gets here without a response.
     let response = next.call(request).await.map_err(|_| Panicked { label: own_label.clone() })?;
     let label = response.request().extensions().get::<Label>().map_or(own_label, |label| label.0.clone());
-    let Some(response_to_error) = readable_error(&response, &label) else {
+    let Some(error) = readable_error(&response) else {
         return Ok(labelled(response, &label, began).map_into_left_body());
     };
+    count(api.as_ref(), &error);
     let (request, _) = response.into_parts();
-    let response = ServiceResponse::new(request, response_to_error);
+    let response = ServiceResponse::new(request, error.response(Some(&label)));
     Ok(labelled(response, &label, began).map_into_right_body())
 }
 
@@ -144,11 +149,17 @@ fn check_origin(request: &ServiceRequest, server: &config::Server) -> ApiResult<
     }
 }
 
-/// The same error with the name of the request; `None` when the response is none.
-fn readable_error<B>(response: &ServiceResponse<B>, label: &str) -> Option<HttpResponse> {
+fn count(api: Option<&web::Data<Api>>, error: &ApiError) {
+    if let Some(api) = api {
+        api.metrics.refused(error.0.code);
+    }
+}
+
+/// The error that a response is; `None` when it is none.
+fn readable_error<B>(response: &ServiceResponse<B>) -> Option<ApiError> {
     let error = response.response().error()?;
-    if let Some(error) = error.as_error::<ApiError>() {
-        return Some(error.response(Some(label)));
+    if let Some(ApiError(failure)) = error.as_error::<ApiError>() {
+        return Some(ApiError(failure.clone()));
     }
     // An extractor of the framework, refusing a path or a query.
     let (code, message) = match response.status() {
@@ -156,7 +167,7 @@ fn readable_error<B>(response: &ServiceResponse<B>, label: &str) -> Option<HttpR
         status if status.is_client_error() => (Code::InvalidRequest, "the path or the query cannot be read"),
         _ => (Code::Internal, "the request could not be processed"),
     };
-    Some(ApiError::new(code, message).response(Some(label)))
+    Some(ApiError::new(code, message))
 }
 
 fn labelled<B>(mut response: ServiceResponse<B>, label: &str, began: Instant) -> ServiceResponse<B> {
@@ -164,6 +175,10 @@ fn labelled<B>(mut response: ServiceResponse<B>, label: &str, began: Instant) ->
     let allowed = allowed.and_then(|Allowed(methods)| HeaderValue::from_str(&methods).ok());
     if let Some(methods) = allowed.filter(|_| response.status() == StatusCode::METHOD_NOT_ALLOWED) {
         response.headers_mut().insert(header::ALLOW, methods);
+    }
+    let timing = response.request().extensions().get::<Timing>().copied();
+    if let Some(value) = timing.and_then(|timing| timing.value(Instant::now())) {
+        response.headers_mut().insert(SERVER_TIMING, value);
     }
     finish_headers(response.headers_mut(), label);
     log::debug!(

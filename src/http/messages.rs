@@ -12,6 +12,7 @@ use super::error::{ApiError, ApiResult};
 use super::fields::{Fields, wrong_type};
 use super::sse::LogBody;
 use super::streams::{self, StreamResponse};
+use super::timing::Timing;
 use super::turns::{self, Answer, Asked};
 use super::{Api, edge};
 use crate::actors::stream::Identity;
@@ -55,6 +56,8 @@ pub(super) async fn send(
         Answer::Live(attachment) => {
             let subscription = attachment.subscription();
             edge::name(&request, subscription.facts.request.as_str());
+            subscription.is_over().await;
+            Timing::of_answer(subscription).note(&request);
             ended_turn(&api, &caller.org, subscription).await
         }
         Answer::Stored(stored) => {
@@ -128,6 +131,7 @@ async fn answer(api: &Api, caller: &Caller, asked: Asked, request: &HttpRequest)
     match turns::join(api, caller, asked).await? {
         Answer::Live(attachment) => {
             edge::name(request, attachment.subscription().facts.request.as_str());
+            Timing::of_head(attachment.subscription()).note(request);
             Ok(Either::Left(LogBody::from_start(attachment, streams::pings(api)).into_response()))
         }
         Answer::Stored(stored) => {

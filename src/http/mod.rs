@@ -15,12 +15,14 @@ mod messages;
 mod openai;
 mod page;
 mod path;
+mod prometheus;
 mod rendering;
 mod requests;
 pub mod server;
 mod sse;
 mod streams;
 mod threads;
+mod timing;
 mod turns;
 
 use std::collections::BTreeMap;
@@ -78,7 +80,8 @@ fn chat(app: &mut ServiceConfig) {
 
 /// What operators use.
 fn operations(app: &mut ServiceConfig) {
-    app.service(at("/api/metrics/performance").document(admin::performance))
+    app.service(at("/metrics").document(prometheus::metrics))
+        .service(at("/api/metrics/performance").document(admin::performance))
         .service(at("/api/admin/pacers").document(admin::pacers))
         .service(at("/api/admin/pacers/{provider}").patch(admin::change_pacer))
         .service(at("/api/admin/streams").document(admin::streams))

@@ -24,6 +24,7 @@ use super::connection::places::{BEYOND_MAX, Kind, Places};
 use super::connection::{Connection, Line, Patience, say};
 use super::{Api, edge, files, routes};
 use crate::config::Config;
+use crate::metrics::Metrics;
 
 /// Connections that the system may hold until they are accepted: a burst of clients comes at once.
 const BACKLOG: i32 = 4_096;
@@ -112,7 +113,7 @@ pub fn serve(listener: TcpListener, api: Data<Api>, surface: Surface, config: &C
                 data.insert(connection.line());
             })
             .h1(map_config(app(api.clone(), surface).into_factory(), |()| AppConfig::default()));
-        with_places(http, places.clone(), patience, stalled_after)
+        with_places(http, places.clone(), api.metrics.clone(), patience, stalled_after)
     };
     Ok(server.listen("weir", listener, service)?.run())
 }
@@ -121,6 +122,7 @@ pub fn serve(listener: TcpListener, api: Data<Api>, surface: Surface, config: &C
 fn with_places<F>(
     http: F,
     places: Arc<Places>,
+    metrics: Arc<Metrics>,
     patience: Patience,
     stalled_after: Duration,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = F::Error, InitError = F::InitError>
@@ -129,7 +131,7 @@ where
 {
     apply_fn_factory(http, move |stream: TcpStream, http: &F::Service| {
         set_up(&stream, stalled_after);
-        let place = places.take();
+        let (place, counted) = (places.take(), metrics.connected());
         let (line, left) = (Line::new(place.kind == Kind::Extra), Rc::new(RefCell::new(None)));
         let (served, refused) = match place.kind {
             Kind::Refused => (None, Some(stream)),
@@ -152,7 +154,7 @@ where
             if let Some(stream) = refused {
                 say(stream, edge::no_place(), REFUSED_WAIT_MAX).await;
             }
-            drop(place);
+            drop((place, counted));
             Ok(())
         }
     })

@@ -3,11 +3,16 @@
 //! Requests are recorded once, when they end, before their clients read `done`. Percentiles come from an HDR histogram
 //! (three significant digits) over the newest requests of a ring. There is one ring for all organisations, so that it
 //! needs no more memory when there are many; a report is made for a [`View`] and knows of nothing else in the ring.
+//!
+//! Beside it, everything is counted for as long as the process lives, over all organisations ([`Metrics::write_totals`]).
 
 mod alerts;
+mod exposition;
+mod totals;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -17,6 +22,8 @@ use tokio::time::Instant;
 
 pub use self::alerts::Alert;
 use self::alerts::Watch;
+pub use self::exposition::{Exposition, Kind};
+use self::totals::Totals;
 use crate::chat::{OrgId, View};
 use crate::config;
 use crate::event::{Status, Usage};
@@ -80,6 +87,17 @@ impl Finished {
 pub struct Metrics {
     window_max: usize,
     inner: Mutex<Inner>,
+    totals: Totals,
+}
+
+/// A client's connection is open until this is dropped.
+#[derive(Debug)]
+pub struct OpenConnection(Arc<Metrics>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.totals.connections.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -164,11 +182,18 @@ impl Metrics {
     pub fn new(config: &config::Metrics) -> Self {
         let watch = Watch::new(config.alerts.clone());
         let inner = Inner { requests: VecDeque::new(), names: BTreeMap::new(), cancels_us: VecDeque::new(), watch };
-        Self { window_max: config.window_max, inner: Mutex::new(inner) }
+        Self { window_max: config.window_max, inner: Mutex::new(inner), totals: Totals::new([]) }
+    }
+
+    /// With totals of these providers.
+    #[must_use]
+    pub fn counting<'a>(self, providers: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { totals: Totals::new(providers), ..self }
     }
 
     /// Records a finished request. Providers are configured, so their names are few.
     pub fn finished(&self, provider: &str, finished: Finished) {
+        self.totals.finished(provider, &finished);
         let mut inner = self.inner.lock();
         let name = match inner.names.get_key_value(provider) {
             Some((name, ())) => name.clone(),
@@ -196,11 +221,28 @@ impl Metrics {
 
     /// Records how long it took from a cancel's arrival to the abort of the upstream call.
     pub fn cancelled(&self, org: &OrgId, took: Duration) {
+        self.totals.cancelled(took);
         let mut inner = self.inner.lock();
         if inner.cancels_us.len() == self.window_max {
             inner.cancels_us.pop_front();
         }
         inner.cancels_us.push_back((org.clone(), u32::try_from(took.as_micros()).unwrap_or(u32::MAX)));
+    }
+
+    /// Counts a response that is an error.
+    pub fn refused(&self, code: Code) {
+        self.totals.refused(code);
+    }
+
+    /// Counts a client's connection.
+    pub fn connected(self: &Arc<Self>) -> OpenConnection {
+        self.totals.connections.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(self.clone())
+    }
+
+    /// Writes what has happened since the process began, of all organisations together.
+    pub fn write_totals(&self, out: &mut Exposition) {
+        self.totals.write(out);
     }
 
     /// Looks at the alarms' conditions, in each organisation and in all together, so that they are noticed when nobody

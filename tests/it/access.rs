@@ -43,6 +43,8 @@ enum For {
     Admins,
     /// Admins whose view shows the thing.
     AdminsOfOrg,
+    /// Admins whose view is of all organisations.
+    AdminsOfAll,
 }
 
 impl For {
@@ -57,6 +59,8 @@ impl For {
             (For::Org, Stranger | ForeignAdmin) => Some(404),
             (For::Org, _) => None,
             (For::Admins | For::AdminsOfOrg, Owner | Colleague | Stranger) => Some(403),
+            (For::AdminsOfAll, OperatorOfAll) => None,
+            (For::AdminsOfAll, _) => Some(403),
             (For::AdminsOfOrg, ForeignAdmin) => Some(404),
             (For::Admins | For::AdminsOfOrg, _) => None,
         }
@@ -73,7 +77,7 @@ enum Answer {
 use Answer::{HasEnded, Runs};
 
 /// Every route: its method and path, whom it is for, what it is asked about, what it answers.
-const ROUTES: [(&str, &str, For, Answer, u16); 32] = [
+const ROUTES: [(&str, &str, For, Answer, u16); 33] = [
     ("GET", "/health", For::Anybody, Runs, 200),
     ("GET", "/ready", For::Anybody, Runs, 200),
     ("GET", "/", For::Anybody, Runs, 200),
@@ -98,6 +102,7 @@ const ROUTES: [(&str, &str, For, Answer, u16); 32] = [
     ("POST", "/v1/responses", For::Members, Runs, 200),
     ("GET", "/v1/models", For::Members, Runs, 200),
     ("GET", "/v1/models/{model:.+}", For::Members, Runs, 200),
+    ("GET", "/metrics", For::AdminsOfAll, Runs, 200),
     ("GET", "/api/metrics/performance", For::Admins, Runs, 200),
     ("GET", "/api/admin/pacers", For::Admins, Runs, 200),
     ("PATCH", "/api/admin/pacers/{provider}", For::Admins, Runs, 200),

@@ -360,7 +360,7 @@ async fn who_speaks_http_1_0_gets_streams_that_end_with_the_connection() {
 }
 
 /// Every path, and what it allows.
-const PATHS: [(&str, &str); 27] = [
+const PATHS: [(&str, &str); 28] = [
     ("/", "GET, HEAD"),
     ("/admin", "GET, HEAD"),
     ("/assets/app.js", "GET, HEAD"),
@@ -382,6 +382,7 @@ const PATHS: [(&str, &str); 27] = [
     ("/v1/responses", "POST"),
     ("/v1/models", "GET, HEAD"),
     ("/v1/models/mock/mock", "GET, HEAD"),
+    ("/metrics", "GET, HEAD"),
     ("/api/metrics/performance", "GET, HEAD"),
     ("/api/admin/pacers", "GET, HEAD"),
     ("/api/admin/pacers/mock", "PATCH"),

@@ -45,6 +45,8 @@ mod pacing;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod prometheus;
+#[cfg(test)]
 mod promises;
 #[cfg(test)]
 mod proxy;

@@ -12,6 +12,7 @@ use super::{completion, joining, request};
 use crate::http::caller::Caller;
 use crate::http::error::ApiResult;
 use crate::http::fields::Fields;
+use crate::http::timing::Timing;
 use crate::http::{Api, edge, streams};
 
 pub(in crate::http) async fn complete(
@@ -25,8 +26,9 @@ pub(in crate::http) async fn complete(
     edge::name(&request, attachment.subscription().facts.request.as_str());
     let mut listening = Listening::new(attachment);
     if !asked.is_streamed {
-        let completion = completion::whole(&mut listening, asked.wants_logprobs).await?;
-        return Ok(HttpResponse::Ok().json(completion));
+        let completion = completion::whole(&mut listening, asked.wants_logprobs).await;
+        Timing::of_answer(listening.subscription()).note(&request);
+        return Ok(HttpResponse::Ok().json(completion?));
     }
     let hold = Duration::from_millis(api.config.server.openai_hold_ms);
     let began = listening.begin(hold).await?;

@@ -24,6 +24,7 @@ use super::{failure_of, joining};
 use crate::http::caller::Caller;
 use crate::http::error::ApiResult;
 use crate::http::fields::Fields;
+use crate::http::timing::Timing;
 use crate::http::{Api, edge, streams};
 
 pub(in crate::http) async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, fields: Fields) -> ApiResult {
@@ -35,6 +36,7 @@ pub(in crate::http) async fn create(api: Data<Api>, caller: Caller, request: Htt
     if !asked.is_streamed {
         let subscription = listening.subscription();
         let outcome = &subscription.ended().await.outcome;
+        Timing::of_answer(subscription).note(&request);
         return match failure_of(outcome) {
             Some(failure) => Err(failure.into()),
             None => Ok(HttpResponse::Ok().json(object.whole(subscription, outcome))),
