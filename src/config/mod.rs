@@ -9,6 +9,7 @@
 //! | `check.rs`, `address.rs` | what must hold beyond the type and the range of a key |
 //! | `report.rs` | what is wrong, with file, line and key |
 //! | `print.rs` | [`Config`] to a file |
+//! | `origin.rs`, `reload.rs`, `live.rs` | reads it again, and changes what can change while weir runs |
 //! | `lookup.rs` | which provider and model a request means |
 
 mod address;
@@ -16,12 +17,15 @@ mod auth;
 mod check;
 mod dialect;
 mod env;
+mod live;
 mod load;
 mod locate;
 mod lookup;
+mod origin;
 mod pace;
 mod print;
 mod provider;
+mod reload;
 mod report;
 mod secret;
 mod section;
@@ -33,7 +37,9 @@ use std::collections::BTreeMap;
 
 pub use auth::{Auth, AuthKey, OpenToAll, Role, is_name};
 pub use dialect::{Dialect, UnknownDialect};
+pub use live::{Live, Reloaded};
 pub use locate::{Source, locate};
+pub use origin::Origin;
 pub use pace::Pace;
 pub use provider::{Http, Key, OnCancel, Provider, Route};
 pub use report::ConfigError;
