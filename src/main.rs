@@ -10,7 +10,7 @@ use std::task::Poll;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use weir::app::{self, App};
-use weir::config::{Config, Origin};
+use weir::config::{Config, FreshKey, Origin, Role};
 use weir::http::{Api, files};
 
 /// A streaming backend for LLM chat.
@@ -31,6 +31,25 @@ struct Arguments {
 enum Command {
     /// Prints the effective configuration without secrets, or what is wrong with it
     Check,
+    /// Keys of clients
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Prints a new key, this once, and its table for the configuration
+    New {
+        /// The client's name in logs [default: from the key's digest]
+        #[arg(long)]
+        id: Option<String>,
+        /// The organisation that it belongs to; "*", for an admin: all
+        #[arg(long, default_value = "org_demo")]
+        org: String,
+        /// What it may do
+        #[arg(long, default_value = "user", value_parser = role)]
+        role: Role,
+    },
 }
 
 fn main() -> ExitCode {
@@ -47,6 +66,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(Command::Key(KeyCommand::New { id, org, role })) = arguments.command {
+        write!(std::io::stdout(), "{}", FreshKey::draw(id, org, role)?)?;
+        return Ok(());
+    }
     let environment: Vec<_> =
         std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok())).collect();
     let mut origin = Origin::new(arguments.config, environment);
@@ -59,6 +82,11 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         config.refuse_open()?;
     }
     actix_web::rt::System::new().block_on(serve(config, origin))
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    let found = Role::ALL.iter().copied().find(|role| role.as_str() == text);
+    found.ok_or_else(|| "expected user or admin".to_owned())
 }
 
 /// Serves until a signal comes, then ends in order; a second signal ends at once.

@@ -7,6 +7,7 @@
 //! | `locate.rs` | finds and reads the file |
 //! | `load.rs`, `section.rs`, `env.rs` | file and environment to [`Config`] |
 //! | `check.rs`, `address.rs` | what must hold beyond the type and the range of a key |
+//! | `fresh_key.rs` | draws a client's key, with its table |
 //! | `report.rs` | what is wrong, with file, line and key |
 //! | `print.rs` | [`Config`] to a file |
 //! | `origin.rs`, `reload.rs`, `live.rs` | reads it again, and changes what can change while weir runs |
@@ -17,6 +18,7 @@ mod auth;
 mod check;
 mod dialect;
 mod env;
+mod fresh_key;
 mod live;
 mod load;
 mod locate;
@@ -37,6 +39,7 @@ use std::collections::BTreeMap;
 
 pub use auth::{Auth, AuthKey, OpenToAll, Role, is_name};
 pub use dialect::{Dialect, UnknownDialect};
+pub use fresh_key::{FreshKey, NoKey};
 pub use live::{Live, Reloaded};
 pub use locate::{Source, locate};
 pub use origin::Origin;
