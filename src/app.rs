@@ -26,7 +26,7 @@ use crate::actors::stream::Environment;
 use crate::actors::subscriber::OnDisconnect;
 use crate::actors::target::{Target, Targets};
 use crate::chat::ProviderName;
-use crate::config::{self, Config, Dialect, Provider};
+use crate::config::{self, Config, Dialect, Live, Origin, Provider};
 use crate::event::Status;
 use crate::http::{Api, Drain, server};
 use crate::metrics::Metrics;
@@ -96,27 +96,23 @@ pub struct Upstream {
 
 impl Upstream {
     /// Starts the actors on this thread.
-    pub async fn start(
-        config: &Config,
-        store: Store,
-        metrics: Arc<Metrics>,
-        make: &MakeTransport,
-    ) -> Result<Self, String> {
+    pub async fn start(live: &Live, store: Store, metrics: Arc<Metrics>, make: &MakeTransport) -> Result<Self, String> {
+        let config = live.get();
         let (give_up, given_up) = oneshot::channel();
         let mut guardian = Guardian::new(give_up);
         let mut pacers = BTreeMap::new();
         let mut targets = BTreeMap::new();
         for provider in config.providers.values().filter(|provider| provider.available().is_ok()) {
-            warn_of_missing_routes(config, provider);
+            warn_of_missing_routes(&config, provider);
             let adapter = registry::of(provider);
-            let pacer = guard_pacer(&mut guardian, provider);
+            let pacer = guard_pacer(&mut guardian, provider, live);
             let transport = make(provider, &*adapter)?;
             tokio::task::spawn_local(transport.keep_warm());
             pacers.insert(provider.name.clone(), pacer.clone());
             let target = Target::new(provider.clone(), adapter, transport, pacer);
             targets.insert(provider.name.clone(), Rc::new(target));
         }
-        let coalescer = guard_coalescer(&mut guardian, config, store, metrics.clone(), Rc::new(targets));
+        let coalescer = guard_coalescer(&mut guardian, &config, store, metrics.clone(), Rc::new(targets));
         let ready = guardian.start().send(Ready).await;
         debug_assert!(ready.is_ok(), "the guardian lives as long as its thread");
         tokio::task::spawn_local(watch_alerts(metrics));
@@ -134,16 +130,22 @@ fn warn_of_missing_routes(config: &Config, provider: &Provider) {
     }
 }
 
-fn guard_pacer(guardian: &mut Guardian, provider: &Provider) -> Address<Pacer> {
+fn guard_pacer(guardian: &mut Guardian, provider: &Provider, live: &Live) -> Address<Pacer> {
     let address = Address::default();
     let (name, out) = (provider.name.clone(), InFlight::default());
-    let config::Pace { rps, concurrency, burst, tpm } = provider.pace;
-    let limits = schedule::Limits { rps, concurrency, burst, tpm, queue_max: provider.queue_max };
+    let (live, limits_at_first) = (live.clone(), limits(provider));
     let breaker = BreakerSettings::of(provider);
     guardian.guard(format!("pacer {name}"), &address, move |link| {
+        // When it is started again, the configuration may be another.
+        let limits = live.get().providers.get(name.as_str()).map_or(limits_at_first, limits);
         Pacer::new(name.clone(), limits, breaker, out.clone(), link)
     });
     address
+}
+
+fn limits(provider: &Provider) -> schedule::Limits {
+    let config::Pace { rps, concurrency, burst, tpm } = provider.pace;
+    schedule::Limits { rps, concurrency, burst, tpm, queue_max: provider.queue_max }
 }
 
 fn guard_coalescer(
@@ -220,19 +222,21 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the store, starts the actors and serves. To be called in an actix system.
-    pub async fn start(config: Config, make: Arc<MakeTransport>) -> Result<Self, StartError> {
+    /// Opens the store, starts the actors and serves. To be called in an actix system. `origin` is where `config` came
+    /// from and can be read again.
+    pub async fn start(config: Config, origin: Origin, make: Arc<MakeTransport>) -> Result<Self, StartError> {
         let listen = |address| server::listen(address).map_err(|error| StartError::Bind(address, error));
         let listener = listen(config.server.bind)?;
         let admin_listener = config.server.admin_bind.map(listen).transpose()?;
         let store = Store::open(&StoreOptions::new(&config.store))?;
         let metrics = Arc::new(Metrics::new(&config.metrics).counting(callable(&config)));
-        let config = Arc::new(config);
+        let live = Live::new(config, origin);
         let arbiter = Arbiter::new();
-        let upstream = start_on(&arbiter, config.clone(), store.clone(), metrics.clone(), make).await;
+        let upstream = start_on(&arbiter, live.clone(), store.clone(), metrics.clone(), make).await;
         let Upstream { coalescer, pacers, given_up } = upstream.map_err(StartError::Provider)?;
         let drain = Drain::default();
-        let api = Data::new(Api { config: config.clone(), coalescer, pacers, store, metrics, drain });
+        let config = live.get();
+        let api = Data::new(Api { live, coalescer, pacers, store, metrics, drain });
 
         let address = listener.local_addr().map_err(StartError::Server)?;
         let admin_address = admin_listener.as_ref().map(std::net::TcpListener::local_addr).transpose();
@@ -254,10 +258,15 @@ impl App {
         let _ = (&mut self.given_up).await;
     }
 
+    /// What its handlers share; to reload the configuration by.
+    pub fn api(&self) -> Arc<Api> {
+        self.api.clone().into_inner()
+    }
+
     /// Ends everything, in order. `hurry` cuts the wait for running answers short.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         self.api.drain.begin();
-        let drain_max = Duration::from_millis(self.api.config.server.drain_timeout_ms);
+        let drain_max = Duration::from_millis(self.api.live.get().server.drain_timeout_ms);
         tokio::select! {
             () = self.until_idle(drain_max) => {}
             () = hurry => {}
@@ -299,7 +308,7 @@ fn callable(config: &Config) -> impl Iterator<Item = &str> {
 /// Starts the actors on `arbiter`.
 async fn start_on(
     arbiter: &Arbiter,
-    config: Arc<Config>,
+    live: Live,
     store: Store,
     metrics: Arc<Metrics>,
     make: Arc<MakeTransport>,
@@ -307,7 +316,7 @@ async fn start_on(
     let (started, upstream) = oneshot::channel();
     arbiter.spawn_fn(move || {
         actix_web::rt::spawn(async move {
-            let _ = started.send(Upstream::start(&config, store, metrics, &*make).await);
+            let _ = started.send(Upstream::start(&live, store, metrics, &*make).await);
         });
     });
     upstream.await.unwrap_or_else(|_| Err("the actors could not be started".to_owned()))

@@ -10,8 +10,8 @@ use std::task::Poll;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use weir::app::{self, App};
-use weir::config::{self, Config};
-use weir::http::files;
+use weir::config::{Config, FreshKey, Origin, Role};
+use weir::http::{Api, files};
 
 /// A streaming backend for LLM chat.
 #[derive(Debug, Parser)]
@@ -31,6 +31,25 @@ struct Arguments {
 enum Command {
     /// Prints the effective configuration without secrets, or what is wrong with it
     Check,
+    /// Keys of clients
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyCommand {
+    /// Prints a new key, this once, and its table for the configuration
+    New {
+        /// The client's name in logs [default: from the key's digest]
+        #[arg(long)]
+        id: Option<String>,
+        /// The organisation that it belongs to; "*", for an admin: all
+        #[arg(long, default_value = "org_demo")]
+        org: String,
+        /// What it may do
+        #[arg(long, default_value = "user", value_parser = role)]
+        role: Role,
+    },
 }
 
 fn main() -> ExitCode {
@@ -47,11 +66,14 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(Command::Key(KeyCommand::New { id, org, role })) = arguments.command {
+        write!(std::io::stdout(), "{}", FreshKey::draw(id, org, role)?)?;
+        return Ok(());
+    }
     let environment: Vec<_> =
         std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok())).collect();
-    let named = environment.iter().find(|(name, _)| name == "WEIR_CONFIG").map(|(_, path)| PathBuf::from(path));
-    let source = config::locate(arguments.config, named)?;
-    let config = Config::load(source.as_ref().map(config::Source::as_file), environment)?;
+    let mut origin = Origin::new(arguments.config, environment);
+    let config = origin.load()?;
     if let Some(Command::Check) = arguments.command {
         write!(std::io::stdout(), "{}", config.to_toml())?;
         return Ok(());
@@ -59,21 +81,24 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     if !arguments.insecure {
         config.refuse_open()?;
     }
-    actix_web::rt::System::new().block_on(serve(config))
+    actix_web::rt::System::new().block_on(serve(config, origin))
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    let found = Role::ALL.iter().copied().find(|role| role.as_str() == text);
+    found.ok_or_else(|| "expected user or admin".to_owned())
 }
 
 /// Serves until a signal comes, then ends in order; a second signal ends at once.
-async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+async fn serve(config: Config, origin: Origin) -> Result<(), Box<dyn std::error::Error>> {
     let mut stop = signals(&[SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()])?;
-    for (kind, name) in [
-        (SignalKind::hangup(), "SIGHUP"),
-        (SignalKind::user_defined1(), "SIGUSR1"),
-        (SignalKind::user_defined2(), "SIGUSR2"),
-    ] {
+    let hangup = signal(SignalKind::hangup())?;
+    for (kind, name) in [(SignalKind::user_defined1(), "SIGUSR1"), (SignalKind::user_defined2(), "SIGUSR2")] {
         actix_web::rt::spawn(ignore(signal(kind)?, name));
     }
     files::raise_limit(&config);
-    let mut app = App::start(config, Arc::new(app::transport)).await?;
+    let mut app = App::start(config, origin, Arc::new(app::transport)).await?;
+    actix_web::rt::spawn(reload_at(hangup, app.api()));
     writeln!(std::io::stdout(), "weir {} listening on http://{}", env!("CARGO_PKG_VERSION"), app.address)?;
     let gave_up = tokio::select! {
         () = any(&mut stop) => false,
@@ -94,6 +119,14 @@ async fn any(signals: &mut [Signal]) {
         false => Poll::Pending,
     })
     .await;
+}
+
+/// Reads the configuration again whenever the signal comes.
+async fn reload_at(mut signal: Signal, api: Arc<Api>) {
+    while signal.recv().await.is_some() {
+        // The log has said how it went.
+        let _ = api.clone().reload().await;
+    }
 }
 
 /// Lets a signal do nothing: by itself it would end the process in the middle of its answers.

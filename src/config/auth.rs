@@ -122,10 +122,10 @@ impl Table for AuthTable {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct AuthKeyTable {
-    id: String,
-    sha256: String,
-    org: String,
-    role: Option<Role>,
+    pub(super) id: String,
+    pub(super) sha256: String,
+    pub(super) org: String,
+    pub(super) role: Option<Role>,
 }
 
 impl Table for AuthKeyTable {
@@ -150,7 +150,7 @@ impl Table for AuthKeyTable {
 
 impl From<&AuthKey> for AuthKeyTable {
     fn from(key: &AuthKey) -> Self {
-        let sha256 = key.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(&key.digest);
         let org = match &key.view {
             View::Org(org) => org.as_str(),
             View::Everything => ALL_ORGS,
@@ -188,6 +188,11 @@ pub(super) fn read(mut section: Section<'_>, report: &mut Report<'_>) -> Auth {
     }
     section.read::<AuthTable>(report);
     auth
+}
+
+/// The bytes in hexadecimal digits, which need no escaping in a header, a URL or a shell.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// 64 hexadecimal digits as 32 bytes.

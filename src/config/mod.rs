@@ -7,8 +7,10 @@
 //! | `locate.rs` | finds and reads the file |
 //! | `load.rs`, `section.rs`, `env.rs` | file and environment to [`Config`] |
 //! | `check.rs`, `address.rs`, `authorities.rs` | what must hold beyond the type and the range of a key |
+//! | `fresh_key.rs` | draws a client's key, with its table |
 //! | `report.rs` | what is wrong, with file, line and key |
 //! | `print.rs` | [`Config`] to a file |
+//! | `origin.rs`, `reload.rs`, `live.rs` | reads it again, and changes what can change while weir runs |
 //! | `lookup.rs` | which provider and model a request means |
 
 mod address;
@@ -17,12 +19,16 @@ mod authorities;
 mod check;
 mod dialect;
 mod env;
+mod fresh_key;
+mod live;
 mod load;
 mod locate;
 mod lookup;
+mod origin;
 mod pace;
 mod print;
 mod provider;
+mod reload;
 mod report;
 mod secret;
 mod section;
@@ -35,7 +41,10 @@ use std::collections::BTreeMap;
 pub use auth::{Auth, AuthKey, OpenToAll, Role, is_name};
 pub use authorities::authorities;
 pub use dialect::{Dialect, UnknownDialect};
+pub use fresh_key::{FreshKey, NoKey};
+pub use live::{Live, Reloaded};
 pub use locate::{Source, locate};
+pub use origin::Origin;
 pub use pace::Pace;
 pub use provider::{Http, Key, OnCancel, Provider, Route};
 pub use report::ConfigError;

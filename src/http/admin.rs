@@ -29,7 +29,7 @@ pub(super) struct Report {
 }
 
 pub(super) async fn performance(api: Data<Api>, operator: Operator, report: Query<Report>) -> ApiResult {
-    let max = api.config.metrics.window_max;
+    let max = api.config().metrics.window_max;
     let last_n =
         match &report.last_n {
             None => LAST_N_DEFAULT,
@@ -85,6 +85,7 @@ pub(super) async fn change_pacer(
         concurrency: fields.whole("concurrency", 1, 10_000)?.and_then(|slots| usize::try_from(slots).ok()),
         burst: fields.whole("burst", 1, 1_000_000)?.and_then(|burst| u32::try_from(burst).ok()),
         tpm: fields.whole("tpm", 0, 1_000_000_000)?.and_then(|tpm| u32::try_from(tpm).ok()),
+        queue_max: None,
     };
     fields.finish()?;
     let status = pacer.ask(change).await?;
@@ -107,8 +108,9 @@ pub(super) async fn stop_stream(api: Data<Api>, operator: Operator, stream: Path
 }
 
 pub(super) async fn switch_profile(api: Data<Api>, _operator: Operator, profile: Path<String>) -> ApiResult {
-    let Some(paces) = api.config.profile(&profile) else {
-        let mut names: Vec<_> = api.config.profiles.keys().map(String::as_str).collect();
+    let config = api.config();
+    let Some(paces) = config.profile(&profile) else {
+        let mut names: Vec<_> = config.profiles.keys().map(String::as_str).collect();
         names.push("production");
         let message = format!("there is no profile of this name; there are {}", names.join(", "));
         return Err(ApiError(Failure::new(Code::NotFound, message).param("profile")));
@@ -122,6 +124,7 @@ pub(super) async fn switch_profile(api: Data<Api>, _operator: Operator, profile:
                 concurrency: Some(pace.concurrency),
                 burst: Some(pace.burst),
                 tpm: Some(pace.tpm),
+                queue_max: None,
             };
             changed.insert(name, PacerRow::new(pacer.ask(change).await?, &connections));
         }

@@ -56,7 +56,7 @@ impl FromRequest for Client {
     type Future = Ready<ApiResult<Self>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request, &Api::of(request).config))
+        ready(identify(request, &Api::of(request).config()))
     }
 }
 
@@ -65,7 +65,7 @@ impl FromRequest for Caller {
     type Future = Ready<ApiResult<Self>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request, &Api::of(request).config).and_then(|client| match client.org {
+        ready(identify(request, &Api::of(request).config()).and_then(|client| match client.org {
             Some(org) => Ok(Caller { org, key: client.key }),
             None => {
                 let message =
@@ -81,7 +81,7 @@ impl FromRequest for Operator {
     type Future = Ready<ApiResult<Self>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request, &Api::of(request).config).and_then(|client| match client.role {
+        ready(identify(request, &Api::of(request).config()).and_then(|client| match client.role {
             Role::Admin => Ok(Operator { view: client.view }),
             Role::User => Err(ApiError::new(Code::Forbidden, "this needs a key with the role admin")),
         }))

@@ -44,8 +44,9 @@ pub(super) async fn edge(
     let api = request.app_data::<web::Data<Api>>().cloned();
     let checked = |api: &web::Data<Api>| {
         check_place(&request)?;
-        check_head(&request, &api.config.server)?;
-        if api.config.auth.keys.is_empty() { check_origin(&request, &api.config.server) } else { Ok(()) }
+        let config = api.config();
+        check_head(&request, &config.server)?;
+        if config.auth.keys.is_empty() { check_origin(&request, &config.server) } else { Ok(()) }
     };
     let limits = api.as_ref().map_or(Ok(()), checked);
     if let Err(error) = limits {

@@ -135,8 +135,9 @@ impl FromRequest for Fields {
         let payload = payload.take();
         Box::pin(async move {
             let api = Api::of(&request);
-            let limit = Duration::from_millis(api.config.server.body_timeout_ms);
-            let bytes = read(&request, payload, api.config.server.body_bytes_max);
+            let config = api.config();
+            let limit = Duration::from_millis(config.server.body_timeout_ms);
+            let bytes = read(&request, payload, config.server.body_bytes_max);
             let bytes = tokio::time::timeout(limit, bytes).await.map_err(|_| {
                 let limit_ms = limit.as_millis();
                 ApiError::new(Code::RequestTimeout, format!("the body did not come within {limit_ms} ms"))

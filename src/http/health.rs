@@ -40,8 +40,9 @@ pub(super) async fn ready(api: Data<Api>) -> ApiResult {
 }
 
 pub(super) async fn providers(api: Data<Api>, _client: Client) -> HttpResponse {
-    let default = &api.config.default_provider().name;
-    let list: Vec<_> = api.config.providers.values().map(|provider| row(provider, &provider.name == default)).collect();
+    let config = api.config();
+    let default = &config.default_provider().name;
+    let list: Vec<_> = config.providers.values().map(|provider| row(provider, &provider.name == default)).collect();
     HttpResponse::Ok().json(list)
 }
 

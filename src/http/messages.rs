@@ -181,7 +181,7 @@ fn read(
     let mut asked = options(api, request, thread, &mut fields, (id, digest))?;
     fields.finish()?;
     asked.content = Some(content);
-    asked.may_share &= delivery == Delivery::Whole || api.config.stream.fanout_enabled;
+    asked.may_share &= delivery == Delivery::Whole || api.config().stream.fanout_enabled;
     Ok(asked)
 }
 
@@ -209,10 +209,11 @@ fn options(
     (Named { request: id, has_own_id }, body_digest): (Named, [u8; 32]),
 ) -> ApiResult<Asked> {
     let arrived = Instant::now();
-    let limits = &api.config.limits;
+    let config = api.config();
+    let limits = &config.limits;
     let provider = fields.text("provider")?;
     let model = fields.text("model")?;
-    let (provider, model) = api.config.resolve_model(provider.as_deref(), model.as_deref())?;
+    let (provider, model) = config.resolve_model(provider.as_deref(), model.as_deref())?;
     let temperature = fields.number("temperature", 0.0, 2.0)?;
     let max_tokens = fields.whole("max_tokens", 1, MAX_TOKENS_MAX)?.and_then(|tokens| u32::try_from(tokens).ok());
     let tools = tools(fields, limits.tools_max)?;
@@ -246,7 +247,7 @@ fn options(
         model,
         temperature,
         max_tokens,
-        may_share: api.config.coalesce.enabled && wants_to_share && is_urgent && tools.is_empty(),
+        may_share: config.coalesce.enabled && wants_to_share && is_urgent && tools.is_empty(),
         priority,
         tools,
         user,
@@ -271,7 +272,7 @@ fn content(api: &Api, fields: &mut Fields) -> ApiResult<Content> {
     for (at, image) in images.iter().enumerate() {
         check_image(format!("attachments[{at}]").into(), image)?;
     }
-    check_size(&content, &images, api.config.limits.content_bytes_max)?;
+    check_size(&content, &images, api.config().limits.content_bytes_max)?;
     Ok(match content {
         content if images.is_empty() => content,
         Content::Text(text) => Content::Parts([vec![Part::Text { text }], images].concat()),

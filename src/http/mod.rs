@@ -16,6 +16,7 @@ mod openai;
 mod page;
 mod path;
 mod prometheus;
+mod reload;
 mod rendering;
 mod requests;
 pub mod server;
@@ -39,7 +40,7 @@ use crate::actors::coalescer::Coalescer;
 use crate::actors::guardian::Address;
 use crate::actors::pacer::Pacer;
 use crate::chat::ProviderName;
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::failure::Code;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -88,6 +89,7 @@ fn operations(app: &mut ServiceConfig) {
         .service(at("/api/admin/streams/{stream}/stop").post(admin::stop_stream))
         .service(at("/api/admin/feed").stream(feed::feed))
         .service(at("/api/admin/profile/{profile}").post(admin::switch_profile))
+        .service(at("/api/admin/reload").post(reload::reload))
         .service(at("/admin").document(page::admin));
 }
 
@@ -97,8 +99,8 @@ async fn no_such_path() -> ApiResult {
 
 /// What the handlers of all threads share.
 pub struct Api {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in effect.
+    pub live: Live,
     /// Takes in, finds and cancels requests.
     pub coalescer: Address<Coalescer>,
     /// The pacer of each provider.
@@ -128,6 +130,11 @@ impl Drain {
 }
 
 impl Api {
+    /// The configuration in effect. A request takes it once for what belongs together: the next time it may be another.
+    fn config(&self) -> Arc<Config> {
+        self.live.get()
+    }
+
     /// What belongs to the application that serves `request`.
     fn of(request: &HttpRequest) -> Arc<Api> {
         let api = request.app_data::<web::Data<Api>>().expect("the application is built with its Api");

@@ -26,7 +26,7 @@ pub(super) struct Resume {
 }
 
 pub(super) fn pings(api: &Api) -> Pings {
-    Pings::new(&api.config.server)
+    Pings::new(&api.config().server)
 }
 
 pub(super) async fn of_thread(

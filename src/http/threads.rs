@@ -53,7 +53,7 @@ struct WholeThread {
 }
 
 pub(super) async fn create(api: Data<Api>, caller: Caller, mut fields: Fields) -> ApiResult {
-    let limits = &api.config.limits;
+    let limits = &api.config().limits;
     let title = fields.short_text("title", limits.title_chars_max)?.unwrap_or_default();
     let description = fields.short_text("description", limits.description_chars_max)?;
     let user_id = fields.short_text("user_id", limits.user_id_chars_max)?;
@@ -65,7 +65,7 @@ pub(super) async fn create(api: Data<Api>, caller: Caller, mut fields: Fields) -
 }
 
 pub(super) async fn list(api: Data<Api>, caller: Caller, page: Query<Page>) -> ApiResult {
-    let limit = page.limit(PAGE_DEFAULT, api.config.limits.page_max)?;
+    let limit = page.limit(PAGE_DEFAULT, api.config().limits.page_max)?;
     let before = page.before.as_deref().map(str::parse::<Cursor>).transpose();
     let before = before.map_err(|_| ApiError::field("before", "before is not a cursor from X-Next-Cursor"))?;
     let (threads, next) = api.store.list_threads(&caller.org, limit, before).await?;
@@ -96,7 +96,7 @@ pub(super) async fn read(api: Data<Api>, caller: Caller, thread: Path<String>, p
 }
 
 pub(super) async fn change(api: Data<Api>, caller: Caller, thread: Path<String>, mut fields: Fields) -> ApiResult {
-    let title = fields.short_text("title", api.config.limits.title_chars_max)?;
+    let title = fields.short_text("title", api.config().limits.title_chars_max)?;
     let pinned = fields.flag("pinned")?;
     fields.finish()?;
     let id = ThreadId::new(thread.into_inner());

@@ -63,7 +63,7 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
         return Ok(Answer::Stored(Box::new(stored)));
     }
     for _ in 0..TRIES_MAX {
-        let history = api.store.history(&caller.org, &asked.thread, api.config.history_messages_max).await?;
+        let history = api.store.history(&caller.org, &asked.thread, api.config().history_messages_max).await?;
         let sequence = history.next_sequence;
         let (reply, answer) = oneshot::channel();
         api.coalescer.ask(write(api, caller, &asked, history, reply)?).await?;
@@ -96,7 +96,7 @@ async fn may_go(api: &Api, caller: &Caller, asked: &Asked, failure: &Failure, se
 /// Waits for another request of the thread, within bounds.
 async fn in_time(api: &Api, other: &RequestId, come: impl AsyncFnOnce(&Subscription)) -> ApiResult<()> {
     let Some(Found(subscription)) = api.coalescer.ask(Find(other.clone())).await? else { return Ok(()) };
-    let wait = Duration::from_millis(api.config.stream.turn_wait_max_ms);
+    let wait = Duration::from_millis(api.config().stream.turn_wait_max_ms);
     timeout(wait, come(&subscription)).await.map_err(|_| {
         let message = "the thread's other message is still being kept (turn_wait_max_ms)";
         let mut failure = Failure::new(Code::TurnInProgress, message).retry_after_ms(1_000);
@@ -150,7 +150,7 @@ fn write(
     let chat = ChatRequest {
         provider: asked.provider.clone(),
         model: asked.model.clone(),
-        system: api.config.system_prompt.clone(),
+        system: api.config().system_prompt.clone(),
         messages,
         temperature: asked.temperature,
         max_tokens: asked.max_tokens,
@@ -234,7 +234,7 @@ fn said(message: Message) -> Option<ChatMessage> {
 
 /// Who may share with `caller`, on behalf of `user`.
 pub(super) fn scope(api: &Api, caller: &Caller, user: Option<&str>) -> Scope {
-    match api.config.coalesce.scope {
+    match api.config().coalesce.scope {
         ShareScope::Principal => Scope::Principal(caller.org.clone(), caller.principal(user)),
         ShareScope::Org => Scope::Org(caller.org.clone()),
     }

@@ -55,6 +55,10 @@ impl Watch {
         Self { config, everything: Since::default(), orgs: HashMap::new() }
     }
 
+    pub(super) fn configure(&mut self, config: config::Alerts) {
+        self.config = config;
+    }
+
     /// Forgets the organisations that are not there any more.
     pub(super) fn keep_only(&mut self, is_there: impl Fn(&OrgId) -> bool) {
         self.orgs.retain(|org, _| is_there(org));

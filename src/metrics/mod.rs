@@ -191,6 +191,11 @@ impl Metrics {
         Self { totals: Totals::new(providers), ..self }
     }
 
+    /// Other conditions for alarms from now on. Since when one holds is not forgotten.
+    pub fn set_alerts(&self, config: &config::Alerts) {
+        self.inner.lock().watch.configure(config.clone());
+    }
+
     /// Records a finished request. Providers are configured, so their names are few.
     pub fn finished(&self, provider: &str, finished: Finished) {
         self.totals.finished(provider, &finished);

@@ -77,7 +77,7 @@ enum Answer {
 use Answer::{HasEnded, Runs};
 
 /// Every route: its method and path, whom it is for, what it is asked about, what it answers.
-const ROUTES: [(&str, &str, For, Answer, u16); 33] = [
+const ROUTES: [(&str, &str, For, Answer, u16); 34] = [
     ("GET", "/health", For::Anybody, Runs, 200),
     ("GET", "/ready", For::Anybody, Runs, 200),
     ("GET", "/", For::Anybody, Runs, 200),
@@ -110,6 +110,7 @@ const ROUTES: [(&str, &str, For, Answer, u16); 33] = [
     ("POST", "/api/admin/streams/{stream}/stop", For::AdminsOfOrg, Runs, 200),
     ("GET", "/api/admin/feed", For::Admins, Runs, 200),
     ("POST", "/api/admin/profile/{profile}", For::Admins, Runs, 200),
+    ("POST", "/api/admin/reload", For::Admins, Runs, 200),
     ("GET", "/api/requests/{request}", For::Org, HasEnded, 200),
 ];
 

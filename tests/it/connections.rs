@@ -360,7 +360,7 @@ async fn who_speaks_http_1_0_gets_streams_that_end_with_the_connection() {
 }
 
 /// Every path, and what it allows.
-const PATHS: [(&str, &str); 28] = [
+const PATHS: [(&str, &str); 29] = [
     ("/", "GET, HEAD"),
     ("/admin", "GET, HEAD"),
     ("/assets/app.js", "GET, HEAD"),
@@ -389,6 +389,7 @@ const PATHS: [(&str, &str); 28] = [
     ("/api/admin/streams", "GET, HEAD"),
     ("/api/admin/feed", "GET"),
     ("/api/admin/profile/p", "POST"),
+    ("/api/admin/reload", "POST"),
 ];
 
 #[actix_web::test]

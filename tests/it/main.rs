@@ -51,6 +51,8 @@ mod promises;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod simulation;

@@ -257,6 +257,32 @@ async fn check_prints_the_effective_configuration_without_secrets() {
 }
 
 #[tokio::test]
+async fn a_new_key_is_printed_with_the_table_that_lets_it_in() {
+    let (code, printed, _) = run(&["key", "new", "--id", "chat-ui", "--org", "acme"], &[]).await;
+    assert_eq!(code, 0);
+    let (key, table) = printed.split_once("\n\n").unwrap();
+    let mock = Mock::start().await;
+
+    let weir = weir(&mock, table).await;
+
+    let status = async |key: &str| {
+        let client = weir.client().with_header("authorization", format!("Bearer {key}"));
+        client.get("/api/threads").await.unwrap().status()
+    };
+    assert_eq!((status(key.lines().last().unwrap()).await, status("weir_0").await), (200, 401));
+}
+
+#[tokio::test]
+async fn a_new_key_that_the_configuration_would_refuse_is_not_drawn() {
+    for (arguments, why) in [(["--org", "*"], "needs role = \"admin\""), (["--role", "root"], "expected user or admin")]
+    {
+        let (code, printed, complaint) = run(&[&["key", "new"], &arguments[..]].concat(), &[]).await;
+
+        assert!(code != 0 && printed.is_empty() && complaint.contains(why), "{code} {printed} {complaint}");
+    }
+}
+
+#[tokio::test]
 async fn a_bad_configuration_is_named_with_its_line() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[server]\nbind = \"nowhere\"\n\n[providers.openai]\nrsp = 3\n").unwrap();

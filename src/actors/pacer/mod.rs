@@ -112,6 +112,8 @@ pub struct Change {
     pub burst: Option<u32>,
     /// Tokens a minute; 0: as many as one likes.
     pub tpm: Option<u32>,
+    /// Callers that may wait. Those who wait already stay.
+    pub queue_max: Option<usize>,
 }
 
 /// Asks how the pacer stands.
@@ -393,7 +395,7 @@ impl Handler<Change> for Pacer {
             concurrency: change.concurrency.filter(|concurrency| *concurrency > 0).unwrap_or(old.concurrency),
             burst: change.burst.filter(|burst| *burst > 0).unwrap_or(old.burst),
             tpm: change.tpm.unwrap_or(old.tpm),
-            queue_max: old.queue_max,
+            queue_max: change.queue_max.unwrap_or(old.queue_max),
         };
         self.schedule.set_limits(limits, Instant::now());
         self.advance(ctx);

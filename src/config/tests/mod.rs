@@ -5,6 +5,7 @@ mod environment;
 mod example;
 mod mistakes;
 mod references;
+mod reloading;
 mod secrets;
 mod surroundings;
 

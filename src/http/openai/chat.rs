@@ -30,7 +30,7 @@ pub(in crate::http) async fn complete(
         Timing::of_answer(listening.subscription()).note(&request);
         return Ok(HttpResponse::Ok().json(completion?));
     }
-    let hold = Duration::from_millis(api.config.server.openai_hold_ms);
+    let hold = Duration::from_millis(api.config().server.openai_hold_ms);
     let began = listening.begin(hold).await?;
     let chunks = Chunks::new(listening.subscription(), asked.wants_usage);
     Ok(EventBody::new(listening, chunks, streams::pings(&api), began).into_response())

@@ -10,7 +10,8 @@ use crate::http::error::ApiResult;
 
 /// The models of all providers that can be called.
 pub(in crate::http) async fn list(api: Data<Api>, _: Caller) -> HttpResponse {
-    let callable = api.config.providers.values().filter(|provider| provider.available().is_ok());
+    let config = api.config();
+    let callable = config.providers.values().filter(|provider| provider.available().is_ok());
     let models = callable.flat_map(|provider| {
         let provider_name = provider.name.as_str();
         provider.models.iter().map(move |listed| model(provider_name, listed))
@@ -20,7 +21,8 @@ pub(in crate::http) async fn list(api: Data<Api>, _: Caller) -> HttpResponse {
 
 /// One model, by any name that a request may use for it.
 pub(in crate::http) async fn read(api: Data<Api>, _: Caller, name: Path<String>) -> ApiResult {
-    let (provider, found) = api.config.resolve_name(&name)?;
+    let config = api.config();
+    let (provider, found) = config.resolve_name(&name)?;
     Ok(HttpResponse::Ok().json(model(provider.name.as_str(), &found)))
 }
 

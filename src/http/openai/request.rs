@@ -41,9 +41,10 @@ pub(super) fn read(api: &Api, caller: &Caller, request: &HttpRequest, mut fields
     let arrived = Instant::now();
     let body_digest = fields.digest("chat completion", "request_id");
     let Named { request: id, has_own_id } = messages::name(caller, request, &mut fields)?;
-    let limits = &api.config.limits;
+    let config = api.config();
+    let limits = &config.limits;
     let model = fields.text("model")?.ok_or_else(|| ApiError::field("model", "model is missing"))?;
-    let (provider, model) = api.config.resolve_name(&model)?;
+    let (provider, model) = config.resolve_name(&model)?;
     let messages = conversation::read(fields.list("messages")?, provider, limits)?;
     let tools = tools(fields.list("tools")?, provider, limits.tools_max)?;
     let temperature = fields.number("temperature", 0.0, 2.0)?;
@@ -150,7 +151,7 @@ pub(super) fn unprocessable(
 /// Whether the answer may serve others who ask the same: clients of this API do not expect that two samples are one,
 /// so by default only where they would be equal anyway.
 pub(super) fn may_share(api: &Api, chat: &ChatRequest, is_streamed: bool) -> bool {
-    let config = &api.config;
+    let config = api.config();
     let given = |name: &str| chat.extra.get(name).is_some_and(|value| !value.is_null());
     let is_allowed = match config.coalesce.openai_api {
         OpenaiSharing::Always => true,

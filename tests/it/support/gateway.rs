@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::time::timeout;
 use weir::app::{self, App};
-use weir::config::Config;
+use weir::config::Origin;
 
 pub(crate) use super::PATIENCE;
 use super::listener::Listener;
@@ -16,6 +16,8 @@ use super::until;
 
 /// The pace of a provider that is never in the way.
 pub(crate) const FAST: &str = "rps = 10000.0\nconcurrency = 1000\nburst = 1000";
+
+const CONFIG_FILE: &str = "config.toml";
 
 /// See the module. The mock is the provider `mock`, which is the default one and takes any model.
 pub(crate) struct Gateway {
@@ -84,25 +86,13 @@ impl Gateway {
         let directory = tempfile::tempdir().unwrap();
         let database = directory.path().join("weir.db");
         let toml = config(&mock.url(), database.to_str().unwrap(), provider, tables);
-        let toml = toml.replacen(
-            "[server]",
-            &format!(
-                "{keys}
-[server]
-{server}"
-            ),
-            1,
-        );
-        let toml = toml.replacen(
-            "[store]",
-            &format!(
-                "[store]
-{store}"
-            ),
-            1,
-        );
-        let config = Config::load(Some(("test.toml", &toml)), []).unwrap_or_else(|error| panic!("{error}\n{toml}"));
-        let app = App::start(config, Arc::new(app::transport)).await.unwrap();
+        let toml = toml.replacen("[server]", &format!("{keys}\n[server]\n{server}"), 1);
+        let toml = toml.replacen("[store]", &format!("[store]\n{store}"), 1);
+        let file = directory.path().join(CONFIG_FILE);
+        std::fs::write(&file, &toml).unwrap();
+        let mut origin = Origin::new(Some(file), []);
+        let config = origin.load().unwrap_or_else(|error| panic!("{error}\n{toml}"));
+        let app = App::start(config, origin, Arc::new(app::transport)).await.unwrap();
         let client = Client::new(&format!("http://{}", app.address)).unwrap();
         Self { mock, client, app, directory }
     }
@@ -115,6 +105,14 @@ impl Gateway {
     /// Where its database is.
     pub(crate) fn database(&self) -> std::path::PathBuf {
         self.directory.path().join("weir.db")
+    }
+
+    /// Changes the configuration file: `from` becomes `to`.
+    pub(crate) fn edit(&self, from: &str, to: &str) {
+        let file = self.directory.path().join(CONFIG_FILE);
+        let toml = std::fs::read_to_string(&file).unwrap();
+        assert!(toml.contains(from), "{from} is not in\n{toml}");
+        std::fs::write(file, toml.replacen(from, to, 1)).unwrap();
     }
 
     /// A new thread's id.

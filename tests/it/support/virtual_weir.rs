@@ -18,7 +18,7 @@ use load::client::{ClientError, Connection, Events, Request, Response};
 use load::mock::{Ending, Provider, Rate};
 use tokio::io::DuplexStream;
 use weir::app::Upstream;
-use weir::config::{self, Config};
+use weir::config::{self, Config, Live, Origin};
 use weir::http::server::{self, Surface};
 use weir::http::{Api, Drain};
 use weir::metrics::Metrics;
@@ -51,15 +51,15 @@ impl VirtualWeir {
         let config = Config::load(Some(("test.toml", toml)), []).unwrap_or_else(|error| panic!("{error}"));
         let store = Store::inline(&StoreOptions::default()).unwrap();
         let metrics = Arc::new(Metrics::new(&config.metrics));
+        let live = Live::new(config, Origin::new(None, []));
         let mock = Arc::new(mock);
         let provider = mock.clone();
         let make = move |_: &config::Provider, _: &dyn weir::providers::Adapter| {
             Ok(Rc::new(Pipes { provider: provider.clone() }) as Rc<dyn Transport>)
         };
-        let upstream = Upstream::start(&config, store.clone(), metrics.clone(), &make).await.unwrap();
+        let upstream = Upstream::start(&live, store.clone(), metrics.clone(), &make).await.unwrap();
         let Upstream { coalescer, pacers, .. } = upstream;
-        let config = Arc::new(config);
-        let api = Data::new(Api { config, coalescer, pacers, store, metrics, drain: Drain::default() });
+        let api = Data::new(Api { live, coalescer, pacers, store, metrics, drain: Drain::default() });
         let app = server::app(api.clone(), Surface::Everything);
         let service = HttpServiceBuilder::<DuplexStream, _, _, _>::default()
             .h1_allow_half_closed(false)

@@ -288,7 +288,7 @@ async fn new_limits_serve_those_who_wait() {
 async fn what_is_no_limit_at_all_changes_nothing() {
     let pacer = pacer(LIMITS);
     for rps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let nonsense = Change { rps: Some(rps), concurrency: Some(0), burst: Some(0), tpm: None };
+        let nonsense = Change { rps: Some(rps), concurrency: Some(0), burst: Some(0), ..Change::default() };
 
         let after = pacer.send(nonsense).await.unwrap();
 

@@ -42,7 +42,7 @@ pub(in crate::http) async fn create(api: Data<Api>, caller: Caller, request: Htt
             None => Ok(HttpResponse::Ok().json(object.whole(subscription, outcome))),
         };
     }
-    let hold = Duration::from_millis(api.config.server.openai_hold_ms);
+    let hold = Duration::from_millis(api.config().server.openai_hold_ms);
     let began = listening.begin(hold).await?;
     Ok(EventBody::new(listening, Events::new(object), streams::pings(&api), began).into_response())
 }

@@ -38,7 +38,8 @@ pub(super) fn read(
     let arrived = Instant::now();
     let body_digest = fields.digest("response", "request_id");
     let Named { request: id, has_own_id } = messages::name(caller, request, &mut fields)?;
-    let limits = &api.config.limits;
+    let config = api.config();
+    let limits = &config.limits;
     for name in STATEFUL {
         if fields.take(name).is_some() {
             return Err(ApiError::field(name, "nothing is kept between calls: send the whole conversation as input"));
@@ -48,7 +49,7 @@ pub(super) fn read(
         return Err(ApiError::field("background", "nothing is kept between calls: listen while it is answered"));
     }
     let model = fields.text("model")?.ok_or_else(|| ApiError::field("model", "model is missing"))?;
-    let (provider, model) = api.config.resolve_name(&model)?;
+    let (provider, model) = config.resolve_name(&model)?;
     let messages = input::read(fields.take("input"), limits)?;
     let own_tools = fields.list("tools")?;
     let tools = tools(own_tools.iter().map(as_chat_tool).collect(), provider, limits.tools_max)?;
