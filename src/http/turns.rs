@@ -10,14 +10,13 @@ use tokio::time::{Instant, timeout};
 use super::Api;
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
-use crate::actors::coalescer::{Find, Found, Join, NewTurn};
+use crate::actors::coalescer::{Find, FindTurn, Found, Join, NewTurn};
 use crate::actors::stream::{Identity, NotJoined};
 use crate::chat::{
     Asker, ChatMessage, ChatRequest, Content, MessageId, Priority, ProviderName, RequestId, RequestKey, Role, Scope,
     ThreadId,
 };
 use crate::config::ShareScope;
-use crate::event::Status;
 use crate::failure::{Code, Failure};
 use crate::fanout::{Attachment, Subscription};
 use crate::store::{History, Message, NewUserMessage, StoredRequest};
@@ -63,8 +62,12 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
         return Ok(Answer::Stored(Box::new(stored)));
     }
     for _ in 0..TRIES_MAX {
-        let history = api.store.history(&caller.org, &asked.thread, api.config().history_messages_max).await?;
+        let (messages_max, next) = (api.config().history_messages_max, asked.content.as_ref());
+        let history = api.store.history(&caller.org, &asked.thread, messages_max, next).await?;
         let sequence = history.next_sequence;
+        if asked.content.is_none() && history.last_user.is_none() {
+            return Err(nothing_to_answer(api, caller, &asked).await?);
+        }
         let (reply, answer) = oneshot::channel();
         api.coalescer.ask(write(api, caller, &asked, history, reply)?).await?;
         // The reply comes when the pacer and the store have taken the request in.
@@ -81,6 +84,19 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
     Err(ApiError(Failure::new(Code::TurnInProgress, message).retry_after_ms(100)))
 }
 
+/// Why there is nothing that could be answered anew: the thread's first turn runs, or there is none.
+async fn nothing_to_answer(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult<ApiError> {
+    let find = FindTurn { org: caller.org.clone(), thread: asked.thread.clone() };
+    let Some(Found(running)) = api.coalescer.ask(find).await? else { return Ok(no_message()) };
+    let mut failure = Failure::new(Code::TurnInProgress, "another message of this thread is being answered");
+    failure.conflicting_request_id = Some(running.facts.request.as_str().into());
+    Ok(failure.into())
+}
+
+fn no_message() -> ApiError {
+    ApiError::new(Code::Unprocessable, "the thread has no message that could be answered anew")
+}
+
 /// Whether the turn that was in the way has gone, or was not known when the history was read as far as `sequence`.
 async fn may_go(api: &Api, caller: &Caller, asked: &Asked, failure: &Failure, sequence: i64) -> ApiResult<bool> {
     let other = failure.conflicting_request_id.as_deref().filter(|_| failure.code == Code::TurnInProgress);
@@ -90,7 +106,7 @@ async fn may_go(api: &Api, caller: &Caller, asked: &Asked, failure: &Failure, se
         Some(Found(other)) => other.end().is_some(),
         None => true,
     };
-    Ok(has_gone || api.store.history(&caller.org, &asked.thread, 0).await?.next_sequence != sequence)
+    Ok(has_gone || api.store.history(&caller.org, &asked.thread, 0, None).await?.next_sequence != sequence)
 }
 
 /// Waits for another request of the thread, within bounds.
@@ -191,35 +207,17 @@ fn conversation(asked: &Asked, history: History) -> ApiResult<(Vec<ChatMessage>,
     let History { messages, last_user, .. } = history;
     match &asked.content {
         Some(content) => {
-            let messages = without_failed(messages, content);
             let mut conversation: Vec<_> = messages.into_iter().filter_map(said).collect();
             conversation.push(ChatMessage { content: content.clone(), ..ChatMessage::text(Role::User, "") });
             Ok((conversation, MessageId::generate()))
         }
         None => {
-            let Some(last_user) = last_user else {
-                return Err(ApiError::new(
-                    Code::Unprocessable,
-                    "the thread has no message that could be answered anew",
-                ));
-            };
+            let Some(last_user) = last_user else { return Err(no_message()) };
             let before = messages.into_iter().filter(|message| message.sequence < last_user.sequence);
             let mut conversation: Vec<_> = before.filter_map(said).collect();
             let id = last_user.id.clone();
             conversation.extend(said(last_user));
             Ok((conversation, id))
-        }
-    }
-}
-
-/// The history without the turns at its end that said the same and failed: a message that is sent again is said once.
-fn without_failed(mut messages: Vec<Message>, content: &Content) -> Vec<Message> {
-    loop {
-        let answer = messages.pop_if(|last| last.role == Role::Assistant && last.status == Status::Error);
-        let is_again = |last: &mut Message| last.role == Role::User && last.content == *content;
-        if messages.pop_if(is_again).is_none() {
-            messages.extend(answer);
-            return messages;
         }
     }
 }

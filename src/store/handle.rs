@@ -19,7 +19,7 @@ use super::{
     Recovered, Settle, Settled, Stats, StoreError, StoreOptions, StoredRequest, Thread, UnixMs, history, requests,
     sync, threads, turns,
 };
-use crate::chat::{MessageId, OrgId, RequestId, ThreadId};
+use crate::chat::{Content, MessageId, OrgId, RequestId, ThreadId};
 
 /// Threads, messages and requests. See the module for what *written* and *durable* mean.
 ///
@@ -141,10 +141,17 @@ impl Store {
 
     // --- Turns -------------------------------------------------------------------
 
-    /// What the next turn of a thread needs to know.
-    pub async fn history(&self, org: &OrgId, thread: &ThreadId, messages_max: usize) -> Result<History, StoreError> {
-        let (org, thread) = (org.clone(), thread.clone());
-        self.read(move |db| history::read(db, &org, &thread, messages_max)).await
+    /// What the next turn of a thread needs to know. `next` is the message that comes: turns that said the same before
+    /// it and failed are left out.
+    pub async fn history(
+        &self,
+        org: &OrgId,
+        thread: &ThreadId,
+        messages_max: usize,
+        next: Option<&Content>,
+    ) -> Result<History, StoreError> {
+        let (org, thread, next) = (org.clone(), thread.clone(), next.cloned());
+        self.read(move |db| history::read(db, &org, &thread, messages_max, next)).await
     }
 
     /// Opens a turn. Written.

@@ -4,15 +4,17 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{self, MESSAGE_COLUMNS_LEN, message_columns};
 use super::{History, Message, OrgId, StoreError, ThreadId, threads};
-use crate::chat::Role;
+use crate::chat::{Content, Role};
 use crate::event::Status;
 
-/// Reads the thread backwards until the history is full. Answers that were replaced are jumped over, however many.
+/// Reads the thread backwards until the history is full. Answers that were replaced are jumped over, however many, and
+/// so are turns that failed before the same message was sent again.
 pub(super) fn read(
     db: &Connection,
     org: &OrgId,
     thread: &ThreadId,
     messages_max: usize,
+    next: Option<Content>,
 ) -> Result<History, StoreError> {
     threads::check_exists(db, org, thread)?;
     let mut select = db.prepare_cached(concat!(
@@ -20,7 +22,7 @@ pub(super) fn read(
         message_columns!(),
         ", parent_id FROM messages WHERE thread_id = ?1 AND sequence <= ?2 ORDER BY sequence DESC"
     ))?;
-    let mut pick = Pick::new(messages_max);
+    let mut pick = Pick::new(messages_max, next);
     let mut newest = Some(i64::MAX);
     while let Some(from) = newest.take() {
         let mut rows = select.query(params![thread.as_str(), from])?;
@@ -48,12 +50,16 @@ struct Pick {
     running_at: Option<i64>,
     /// Which message the answer that was kept last answers.
     answered: Option<String>,
+    /// What is said after the turn that is being read.
+    next: Option<Content>,
+    /// Whether the turn that is being read has failed, with what came of its answer.
+    failed: Option<Option<Message>>,
     /// Whether a message that belonged into the history found no room.
     is_cut: bool,
 }
 
 impl Pick {
-    fn new(messages_max: usize) -> Self {
+    fn new(messages_max: usize, next: Option<Content>) -> Self {
         Self {
             messages_max,
             newest_first: Vec::new(),
@@ -61,6 +67,8 @@ impl Pick {
             last_user: None,
             running_at: None,
             answered: None,
+            next,
+            failed: None,
             is_cut: false,
         }
     }
@@ -86,28 +94,49 @@ impl Pick {
                 if self.last_user.is_none() {
                     self.last_user = Some(message.clone());
                 }
+                let failed = self.failed.take();
+                if failed.is_some() && self.next.as_ref() == Some(&message.content) {
+                    return Ok(None);
+                }
+                failed.flatten().into_iter().for_each(|answer| self.keep(answer));
+                self.next = Some(message.content.clone());
             }
             Role::Assistant => {
                 let parent = row.get::<_, Option<String>>(MESSAGE_COLUMNS_LEN)?;
                 if let Some(parent) = parent.clone().filter(|_| parent == self.answered) {
                     return Ok(Some(Replaced { sequence, parent }));
                 }
-                if !says_something(&message) {
+                let says_something = says_something(&message);
+                if says_something {
+                    self.answered = parent;
+                }
+                if message.status == Status::Error {
+                    self.failed = Some(Some(message).filter(|_| says_something));
                     return Ok(None);
                 }
-                self.answered = parent;
+                self.failed = None;
+                if !says_something {
+                    return Ok(None);
+                }
             }
             Role::System | Role::Tool => {}
         }
+        self.keep(message);
+        Ok(None)
+    }
+
+    fn keep(&mut self, message: Message) {
         if self.newest_first.len() < self.messages_max {
             self.newest_first.push(message);
         } else {
             self.is_cut = true;
         }
-        Ok(None)
     }
 
-    fn finish(self) -> History {
+    fn finish(mut self) -> History {
+        if let Some(answer) = self.failed.take().flatten() {
+            self.keep(answer);
+        }
         let mut messages = self.newest_first;
         if self.is_cut {
             // A conversation that begins with an answer to nothing is refused by some providers.

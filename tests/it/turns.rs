@@ -162,3 +162,37 @@ async fn a_stop_ends_all_answers_of_a_thread() {
     }
     gateway.at_rest().await;
 }
+
+#[actix_web::test]
+async fn messages_that_failed_and_were_sent_again_take_no_room_in_the_history() {
+    let gateway = Gateway::with_keys("history_messages_max = 4\n[coalesce]\nerror_ttl_ms = 0").await;
+    let thread = gateway.thread().await;
+    gateway.send(&thread, &message("my name is Ann", "text@tokens=1,gap_ms=0")).await;
+    for _ in 0..5 {
+        gateway.send(&thread, &message("hello?", "auth")).await;
+    }
+    gateway.send(&thread, &message("hello?", "text@tokens=1,gap_ms=0")).await;
+
+    gateway.send(&thread, &message("what is my name?", "text@tokens=1,gap_ms=0")).await;
+
+    let call = gateway.mock.provider().last_call().unwrap().json();
+    let said = call["messages"].as_array().unwrap().iter().filter(|message| message["role"] == "user");
+    let said: Vec<_> = said.map(|message| message["content"].as_str().unwrap()).collect();
+    assert_eq!(said, ["my name is Ann", "hello?", "what is my name?"]);
+    gateway.at_rest().await;
+}
+
+#[actix_web::test]
+async fn an_answer_is_not_made_anew_while_the_first_turn_runs() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let running = gateway.stream(&thread, &message("hello", "silent")).await;
+    let request = running.head().header("x-request-id").unwrap();
+
+    let refused = gateway.client.post(&format!("/api/threads/{thread}/regenerate"), &json!({})).await.unwrap();
+
+    assert_eq!((refused.status(), refused.error_code().as_deref()), (409, Some("turn_in_progress")));
+    assert_eq!(refused.json()["error"]["request_id"], request);
+    gateway.cancel(request).await;
+    gateway.at_rest().await;
+}

@@ -85,7 +85,7 @@ fn costs(others: i64, turns: i64) -> Vec<(&'static str, i32)> {
     let (sequence, small) = (turns * 3, ids[0].clone());
     let cursor: Cursor = threads::list(&traced.db, &acme(), 1, None).unwrap().1.unwrap();
     let read_history = |db: &Connection, messages_max| {
-        let history = history::read(db, &acme(), &thread, messages_max).unwrap();
+        let history = history::read(db, &acme(), &thread, messages_max, None).unwrap();
         assert_eq!(history.messages.len(), messages_max);
     };
 
@@ -132,7 +132,7 @@ fn history_costs_what_is_asked_for() {
     for n in 0..50 {
         traced.talk(&thread, n * 2, &n.to_string());
     }
-    let cost = |messages_max| traced.cost(|db| drop(history::read(db, &acme(), &thread, messages_max).unwrap()));
+    let cost = |messages_max| traced.cost(|db| drop(history::read(db, &acme(), &thread, messages_max, None).unwrap()));
 
     assert!(cost(10) < cost(20) && cost(20) < cost(40));
     assert_eq!(cost(100), cost(1_000), "all there is");
@@ -152,7 +152,7 @@ fn every_statement_uses_an_index_and_sorts_nothing() {
     requests::find(&traced.db, &turn.request.id).unwrap();
     requests::find_by_key(&traced.db, &acme(), "k", keys(), 1_000).unwrap();
     requests::purge(&traced.db, keys(), 1_000).unwrap();
-    history::read(&traced.db, &acme(), &thread, PAGE).unwrap();
+    history::read(&traced.db, &acme(), &thread, PAGE, None).unwrap();
     threads::list(&traced.db, &acme(), PAGE, None).unwrap();
     threads::read(&traced.db, &acme(), &thread, PAGE, None).unwrap();
     threads::message(&traced.db, &acme(), &thread, &turn.answer).unwrap();

@@ -5,7 +5,8 @@ use crate::chat::Role;
 
 /// What the history says, in short: its texts, the next sequence, the last user message.
 async fn check(store: &Store, thread: &ThreadId, messages_max: usize, expected: (&[&str], i64, Option<&str>)) {
-    let History { messages, next_sequence, last_user } = store.history(&acme(), thread, messages_max).await.unwrap();
+    let History { messages, next_sequence, last_user } =
+        store.history(&acme(), thread, messages_max, None).await.unwrap();
     let last_user = last_user.map(|message| message.content.text().into_owned());
     let texts = texts(&messages);
 

@@ -194,7 +194,7 @@ async fn regenerate(store: &Store, org: &OrgId, thread: &ThreadId, status: Statu
 }
 
 async fn history(store: &Store, org: &OrgId, thread: &ThreadId) -> History {
-    store.history(org, thread, 50).await.unwrap()
+    store.history(org, thread, 50, None).await.unwrap()
 }
 
 /// A thread and all of its messages.

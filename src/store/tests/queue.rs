@@ -234,7 +234,7 @@ async fn every_call(store: &Store) -> Vec<Option<StoreError>> {
         store.message(&org, &thread, &turn.answer).await.err(),
         store.patch_thread(&org, &thread, None, None).await.err(),
         store.delete_thread(&org, &thread).await.err(),
-        store.history(&org, &thread, 10).await.err(),
+        store.history(&org, &thread, 10, None).await.err(),
         store.settle(settle(&turn, Status::Complete, "")).await.err(),
         store.add_request(request(&org)).await.err(),
         store.end_requests(vec![]).await.err(),

@@ -231,7 +231,7 @@ async fn a_foreign_thread_is_answered_exactly_like_a_missing_one() {
         let org = other_org();
         assert_eq!(store.thread(&org, id, 10, None).await, Ok(None));
         assert_eq!(store.message(&org, id, &ours.answer).await, Ok(None));
-        assert_eq!(store.history(&org, id, 10).await.unwrap_err(), StoreError::ThreadNotFound);
+        assert_eq!(store.history(&org, id, 10, None).await.unwrap_err(), StoreError::ThreadNotFound);
         assert_eq!(store.patch_thread(&org, id, Some("mine".into()), None).await, Err(StoreError::ThreadNotFound));
         assert_eq!(store.delete_thread(&org, id).await, Err(StoreError::ThreadNotFound));
         for sequence in [0, 2] {

@@ -297,7 +297,7 @@ impl House {
         let mut messages = Vec::new();
         let mut turn = None;
         if let Some(thread) = &ask.thread {
-            let history = self.store.history(&ask.org, thread, 50).await.unwrap();
+            let history = self.store.history(&ask.org, thread, 50, None).await.unwrap();
             messages
                 .extend(history.messages.iter().map(|message| ChatMessage::text(message.role, message.content.text())));
             let content = Content::Text(ask.text.clone());
