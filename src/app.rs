@@ -30,6 +30,7 @@ use crate::actors::target::Target;
 use crate::chat::ProviderName;
 use crate::config::{self, Config, Dialect, Provider};
 use crate::event::Status;
+use crate::http::session::Sessions;
 use crate::http::{Api, Drain, server};
 use crate::metrics::Metrics;
 use crate::providers::upstream::{self, Transport, demo::Demo};
@@ -234,7 +235,8 @@ impl App {
         let upstream = start_on(&arbiter, config.clone(), store.clone(), metrics.clone(), make).await;
         let Upstream { coalescer, pacers, given_up } = upstream.map_err(StartError::Provider)?;
         let drain = Drain::default();
-        let api = Data::new(Api { config: config.clone(), coalescer, pacers, store, metrics, drain });
+        let sessions = Sessions::new(Duration::from_millis(config.auth.session_ms));
+        let api = Data::new(Api { config: config.clone(), coalescer, pacers, store, metrics, sessions, drain });
 
         let address = listener.local_addr().map_err(StartError::Server)?;
         let admin_address = admin_listener.as_ref().map(std::net::TcpListener::local_addr).transpose();

@@ -49,6 +49,8 @@ mod proxy;
 #[cfg(test)]
 mod resume;
 #[cfg(test)]
+mod session;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod sockets;

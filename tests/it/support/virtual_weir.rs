@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_http::HttpServiceBuilder;
 use actix_service::{IntoServiceFactory, Service, ServiceFactory, map_config};
@@ -20,6 +21,7 @@ use tokio::io::DuplexStream;
 use weir::app::Upstream;
 use weir::config::{self, Config};
 use weir::http::server::{self, Surface};
+use weir::http::session::Sessions;
 use weir::http::{Api, Drain};
 use weir::metrics::Metrics;
 use weir::providers::upstream::{Body, Opened, Status, Transport, TransportError};
@@ -59,7 +61,8 @@ impl VirtualWeir {
         let upstream = Upstream::start(&config, store.clone(), metrics.clone(), &make).await.unwrap();
         let Upstream { coalescer, pacers, .. } = upstream;
         let config = Arc::new(config);
-        let api = Data::new(Api { config, coalescer, pacers, store, metrics, drain: Drain::default() });
+        let sessions = Sessions::new(Duration::from_millis(config.auth.session_ms));
+        let api = Data::new(Api { config, coalescer, pacers, store, metrics, sessions, drain: Drain::default() });
         let app = server::app(api.clone(), Surface::Everything);
         let service = HttpServiceBuilder::<DuplexStream, _, _, _>::default()
             .h1_allow_half_closed(false)
