@@ -32,6 +32,8 @@ pub(super) struct Asked {
     pub(super) thread: ThreadId,
     /// What is said; `None` when the last answer is to be made anew.
     pub(super) content: Option<Content>,
+    /// Whether it is said in the place of the last message.
+    pub(super) replaces_last: bool,
     pub(super) provider: ProviderName,
     pub(super) model: std::sync::Arc<str>,
     pub(super) temperature: Option<f64>,
@@ -146,7 +148,7 @@ fn write(
     reply: oneshot::Sender<Result<Attachment, NotJoined>>,
 ) -> ApiResult<Join> {
     let expected_sequence = history.next_sequence;
-    let (messages, user_message) = conversation(asked, history)?;
+    let Conversation { messages, user_message, replaces } = conversation(asked, history)?;
     let chat = ChatRequest {
         provider: asked.provider.clone(),
         model: asked.model.clone(),
@@ -159,9 +161,11 @@ fn write(
     };
     let new_user = asked.content.clone().map(|content| {
         let id = user_message.clone();
-        NewUserMessage { id, content, meta: json!(asked.meta) }
+        let mut meta = asked.meta.clone();
+        meta.extend(replaces.iter().map(|replaced| ("replaces".to_owned(), json!(replaced))));
+        NewUserMessage { id, content, meta: meta.into(), replaces }
     });
-    let is_message = asked.content.is_some() && asked.tools.is_empty();
+    let is_message = asked.content.is_some() && !asked.replaces_last && asked.tools.is_empty();
     let twin = is_message.then(|| RequestKey::new(&scope(api, caller, asked.user.as_deref()), &chat));
     Ok(Join {
         request: asked.request.clone(),
@@ -186,30 +190,35 @@ fn write(
     })
 }
 
-/// The conversation that goes upstream, and the id of the user message that is answered.
-fn conversation(asked: &Asked, history: History) -> ApiResult<(Vec<ChatMessage>, MessageId)> {
+/// What goes upstream.
+struct Conversation {
+    messages: Vec<ChatMessage>,
+    /// The id of the user message that is answered.
+    user_message: MessageId,
+    /// The one whose place it takes.
+    replaces: Option<MessageId>,
+}
+
+fn conversation(asked: &Asked, history: History) -> ApiResult<Conversation> {
     let History { messages, last_user, .. } = history;
-    match &asked.content {
-        Some(content) => {
-            let messages = without_failed(messages, content);
-            let mut conversation: Vec<_> = messages.into_iter().filter_map(said).collect();
-            conversation.push(ChatMessage { content: content.clone(), ..ChatMessage::text(Role::User, "") });
-            Ok((conversation, MessageId::generate()))
-        }
-        None => {
-            let Some(last_user) = last_user else {
-                return Err(ApiError::new(
-                    Code::Unprocessable,
-                    "the thread has no message that could be answered anew",
-                ));
-            };
-            let before = messages.into_iter().filter(|message| message.sequence < last_user.sequence);
-            let mut conversation: Vec<_> = before.filter_map(said).collect();
-            let id = last_user.id.clone();
-            conversation.extend(said(last_user));
-            Ok((conversation, id))
-        }
+    let new = |messages: Vec<Message>, content: &Content, replaces| {
+        let mut messages: Vec<_> = messages.into_iter().filter_map(said).collect();
+        messages.push(ChatMessage { content: content.clone(), ..ChatMessage::text(Role::User, "") });
+        Conversation { messages, user_message: MessageId::generate(), replaces }
+    };
+    if let Some(content) = asked.content.as_ref().filter(|_| !asked.replaces_last) {
+        return Ok(new(without_failed(messages, content), content, None));
     }
+    let Some(last_user) = last_user else {
+        return Err(ApiError::new(Code::Unprocessable, "the thread has no message that could be answered anew"));
+    };
+    let before: Vec<_> = messages.into_iter().filter(|message| message.sequence < last_user.sequence).collect();
+    if let Some(content) = &asked.content {
+        return Ok(new(before, content, Some(last_user.id)));
+    }
+    let user_message = last_user.id.clone();
+    let messages = before.into_iter().chain([last_user]).filter_map(said).collect();
+    Ok(Conversation { messages, user_message, replaces: None })
 }
 
 /// The history without the turns at its end that said the same and failed: a message that is sent again is said once.
