@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -12,15 +13,26 @@ use subtle::ConstantTimeEq;
 use super::Config;
 use super::report::{Report, joined};
 use super::section::{Section, Table};
-use super::tables::words;
+use super::tables::{check_range, words};
 use crate::chat::{OrgId, View};
 
 /// `[auth]`: who may use weir.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Auth {
+    /// How long a browser stays signed in, in milliseconds.
+    pub session_ms: u64,
     /// The keys of clients; none: weir is open. Two may have one id while a key is being replaced.
     pub keys: Vec<AuthKey>,
 }
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { session_ms: AuthTable::default().session_ms, keys: Vec::new() }
+    }
+}
+
+/// How long a session may be configured to last: a second to thirty days.
+const SESSION_MS: RangeInclusive<u64> = 1_000..=2_592_000_000;
 
 /// What stands for all organisations.
 const ALL_ORGS: &str = "*";
@@ -85,6 +97,11 @@ impl Config {
         found.filter(|_| !presented_key.is_empty())
     }
 
+    /// The key with this digest, if it is still one of the configured ones.
+    pub fn key_of(&self, digest: &[u8; 32]) -> Option<&AuthKey> {
+        self.auth.keys.iter().find(|key| key.digest == *digest)
+    }
+
     /// Refuses to serve everybody: without keys, weir listens on loopback addresses only. `--insecure` skips this.
     pub fn refuse_open(&self) -> Result<(), OpenToAll> {
         let addresses = [("server.bind", Some(self.server.bind)), ("server.admin_bind", self.server.admin_bind)];
@@ -107,15 +124,31 @@ pub fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(plain)
 }
 
-/// `[auth]` as it is written, so that a message about an unknown key can say which one is known.
-#[derive(Default, Deserialize)]
+/// `[auth]` as it is written. It knows of the keys so that a message about an unknown one can name them.
+#[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct AuthTable {
+pub(super) struct AuthTable {
+    session_ms: u64,
+    #[serde(skip_serializing)]
     keys: IgnoredAny,
 }
 
+impl Default for AuthTable {
+    fn default() -> Self {
+        Self { session_ms: 43_200_000, keys: IgnoredAny }
+    }
+}
+
 impl Table for AuthTable {
-    fn check(&self, _wrong: &mut dyn FnMut(&'static str, String)) {}
+    fn check(&self, wrong: &mut dyn FnMut(&'static str, String)) {
+        check_range("session_ms", &SESSION_MS, Some(&self.session_ms), wrong);
+    }
+}
+
+impl From<&Auth> for AuthTable {
+    fn from(auth: &Auth) -> Self {
+        Self { session_ms: auth.session_ms, keys: IgnoredAny }
+    }
 }
 
 /// One of `auth.keys` as it is written.
@@ -186,7 +219,7 @@ pub(super) fn read(mut section: Section<'_>, report: &mut Report<'_>) -> Auth {
         }
         auth.keys.push(AuthKey { id: table.id, digest, view, role });
     }
-    section.read::<AuthTable>(report);
+    auth.session_ms = section.read::<AuthTable>(report).session_ms;
     auth
 }
 

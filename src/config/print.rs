@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use super::Config;
-use super::auth::AuthKeyTable;
+use super::auth::{AuthKeyTable, AuthTable};
 use super::provider::{Provider, ProviderTable};
 
 impl Config {
@@ -24,6 +24,7 @@ impl Config {
             section(&["stream"], &self.stream),
             section(&["metrics"], &self.metrics),
             section(&["limits"], &self.limits),
+            section(&["auth"], &AuthTable::from(&self.auth)),
         ];
         if !self.auth.keys.is_empty() {
             let keys: Vec<_> = self.auth.keys.iter().map(AuthKeyTable::from).collect();

@@ -3,13 +3,13 @@
 use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::{FromRequest, HttpRequest};
 
-use super::Api;
 use super::error::{ApiError, ApiResult};
+use super::{Api, session};
 use crate::chat::{OrgId, Principal, View};
-use crate::config::{self, Config, Role};
+use crate::config::{self, AuthKey, Role};
 use crate::failure::{Code, Failure};
 
 /// The organisation of requests that name none, while no keys are configured.
@@ -22,10 +22,29 @@ const OPEN_KEY: &str = "open";
 pub(super) struct Client {
     /// The key it came with.
     key: String,
-    role: Role,
+    pub(super) role: Role,
     /// The organisation that it belongs to. An operator of all belongs to none.
-    org: Option<OrgId>,
+    pub(super) org: Option<OrgId>,
     view: View,
+    /// Whether it came with a session's cookie in place of its key.
+    pub(super) is_signed_in: bool,
+}
+
+impl Client {
+    /// The client that a session has just begun for.
+    pub(super) fn of_session(key: &AuthKey) -> Self {
+        Self::of_key(key, None, true)
+    }
+
+    /// The client with this key, who names an organisation or none.
+    fn of_key(key: &AuthKey, named: Option<OrgId>, is_signed_in: bool) -> Self {
+        let (org, view) = match (&key.view, named) {
+            (View::Org(own), _) => (Some(own.clone()), key.view.clone()),
+            (View::Everything, Some(named)) => (None, View::Org(named)),
+            (View::Everything, None) => (None, View::Everything),
+        };
+        Self { key: key.id.clone(), role: key.role, org, view, is_signed_in }
+    }
 }
 
 /// A client that may chat, for its organisation.
@@ -56,7 +75,7 @@ impl FromRequest for Client {
     type Future = Ready<ApiResult<Self>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request, &Api::of(request).config()))
+        ready(identify(request, &Api::of(request)))
     }
 }
 
@@ -65,7 +84,7 @@ impl FromRequest for Caller {
     type Future = Ready<ApiResult<Self>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request, &Api::of(request).config()).and_then(|client| match client.org {
+        ready(identify(request, &Api::of(request)).and_then(|client| match client.org {
             Some(org) => Ok(Caller { org, key: client.key }),
             None => {
                 let message =
@@ -81,37 +100,40 @@ impl FromRequest for Operator {
     type Future = Ready<ApiResult<Self>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(identify(request, &Api::of(request).config()).and_then(|client| match client.role {
+        ready(identify(request, &Api::of(request)).and_then(|client| match client.role {
             Role::Admin => Ok(Operator { view: client.view }),
             Role::User => Err(ApiError::new(Code::Forbidden, "this needs a key with the role admin")),
         }))
     }
 }
 
-fn identify(request: &HttpRequest, config: &Config) -> ApiResult<Client> {
+/// Who asks. A key wins over a session, also a wrong one.
+fn identify(request: &HttpRequest, api: &Api) -> ApiResult<Client> {
+    let config = api.config();
     let named = org_header(request)?;
     if config.auth.keys.is_empty() {
         let view = named.clone().map_or(View::Everything, View::Org);
         let org = named.unwrap_or_else(|| OrgId::new(DEFAULT_ORG));
-        return Ok(Client { key: OPEN_KEY.to_owned(), role: Role::Admin, org: Some(org), view });
+        return Ok(Client { key: OPEN_KEY.to_owned(), role: Role::Admin, org: Some(org), view, is_signed_in: false });
     }
     let refused = || ApiError::new(Code::Unauthorized, "a key is needed: Authorization: Bearer <key>");
-    let presented = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let (scheme, presented) = presented.and_then(|value| value.split_once(' ')).ok_or_else(refused)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(refused());
-    }
-    let key = config.authenticate(presented.trim()).ok_or_else(refused)?;
+    let presented = request.headers().get(header::AUTHORIZATION);
+    let key = match presented {
+        Some(presented) => bearer(presented).and_then(|key| config.authenticate(key)),
+        None => session::key_of(request, &api.sessions, &config)?,
+    };
+    let key = key.ok_or_else(refused)?;
     if named.as_ref().is_some_and(|org| !key.view.shows(org)) {
         let message = "the key belongs to another organisation";
         return Err(ApiError(Failure::new(Code::Forbidden, message).param("x-org-id")));
     }
-    let (org, view) = match (&key.view, named) {
-        (View::Org(own), _) => (Some(own.clone()), key.view.clone()),
-        (View::Everything, Some(named)) => (None, View::Org(named)),
-        (View::Everything, None) => (None, View::Everything),
-    };
-    Ok(Client { key: key.id.clone(), role: key.role, org, view })
+    Ok(Client::of_key(key, named, presented.is_none()))
+}
+
+/// The key in `Authorization: Bearer <key>`.
+fn bearer(authorization: &HeaderValue) -> Option<&str> {
+    let (scheme, key) = authorization.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
 }
 
 fn org_header(request: &HttpRequest) -> ApiResult<Option<OrgId>> {

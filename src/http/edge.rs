@@ -94,7 +94,7 @@ pub(super) fn no_place() -> Failure {
 }
 
 /// What the server is called by, if the client says. The request's target wins over the header `Host`.
-fn called(request: &ServiceRequest) -> ApiResult<Option<Authority>> {
+pub(super) fn called(request: &HttpRequest) -> ApiResult<Option<Authority>> {
     if let Some(authority) = request.uri().authority() {
         return Ok(Some(authority.clone()));
     }
@@ -114,7 +114,7 @@ fn check_head(request: &ServiceRequest, server: &config::Server) -> ApiResult<()
         let message = format!("the headers may have at most {} bytes", server.head_bytes_max);
         return Err(ApiError::new(Code::HeadersTooLarge, message));
     }
-    let called = called(request)?;
+    let called = called(request.request())?;
     let host = called.as_ref().map_or("", Authority::host);
     if !server.allowed_hosts.is_empty() && !server.allowed_hosts.iter().any(|name| name.eq_ignore_ascii_case(host)) {
         let message = "this server is not called by that name (server.allowed_hosts)";
@@ -129,7 +129,7 @@ fn check_head(request: &ServiceRequest, server: &config::Server) -> ApiResult<()
 /// does not; but it comes with a name that has a dot, by which a server on loopback is not called.
 fn check_origin(request: &ServiceRequest, server: &config::Server) -> ApiResult<()> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let called = called(request)?;
+    let called = called(request.request())?;
     let (host, name) = called.as_ref().map_or(("", ""), |called| (called.as_str(), called.host()));
     let refuse =
         |param: &'static str, message: &'static str| Err(ApiError(Failure::new(Code::Forbidden, message).param(param)));

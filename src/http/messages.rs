@@ -120,8 +120,11 @@ pub(super) async fn regenerate(
 ) -> ApiResult<StreamResponse> {
     let digest = fields.digest(&format!("regenerate {thread}"), "request_id");
     let id = name(&caller, &request, &mut fields)?;
+    let content = content(&api, &mut fields)?;
     let mut asked = options(&api, &request, thread.into_inner(), &mut fields, (id, digest))?;
     fields.finish()?;
+    asked.replaces_last = content.is_some();
+    asked.content = content;
     asked.may_share = false;
     answer(&api, &caller, asked, &request).await
 }
@@ -177,7 +180,7 @@ fn read(
     if role != "user" {
         return Err(ApiError::field("role", "only messages with the role user can be sent"));
     }
-    let content = content(api, &mut fields)?;
+    let content = content(api, &mut fields)?.ok_or_else(|| ApiError::field("content", "content is missing"))?;
     let mut asked = options(api, request, thread, &mut fields, (id, digest))?;
     fields.finish()?;
     asked.content = Some(content);
@@ -243,6 +246,7 @@ fn options(
         has_own_id,
         thread: ThreadId::new(thread),
         content: None,
+        replaces_last: false,
         provider: provider.name.clone(),
         model,
         temperature,
@@ -257,10 +261,10 @@ fn options(
     })
 }
 
-/// What is said: a text or parts, and the attachments as further parts.
-fn content(api: &Api, fields: &mut Fields) -> ApiResult<Content> {
+/// What is said, if anything is: a text or parts, and the attachments as further parts.
+fn content(api: &Api, fields: &mut Fields) -> ApiResult<Option<Content>> {
     let content = match fields.take("content") {
-        None => return Err(ApiError::field("content", "content is missing")),
+        None => return Ok(None),
         Some(Value::String(text)) => Content::Text(text),
         Some(Value::Array(parts)) => Content::Parts(parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?),
         Some(other) => return Err(wrong_type("content", "a string or an array of parts", &other)),
@@ -273,11 +277,11 @@ fn content(api: &Api, fields: &mut Fields) -> ApiResult<Content> {
         check_image(format!("attachments[{at}]").into(), image)?;
     }
     check_size(&content, &images, api.config().limits.content_bytes_max)?;
-    Ok(match content {
+    Ok(Some(match content {
         content if images.is_empty() => content,
         Content::Text(text) => Content::Parts([vec![Part::Text { text }], images].concat()),
         Content::Parts(parts) => Content::Parts([parts, images].concat()),
-    })
+    }))
 }
 
 /// One part of a content. The error says where it is, not what it says.

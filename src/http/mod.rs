@@ -20,6 +20,7 @@ mod reload;
 mod rendering;
 mod requests;
 pub mod server;
+pub mod session;
 mod sse;
 mod streams;
 mod threads;
@@ -36,6 +37,7 @@ use actix_web::web::{self, ServiceConfig};
 use self::error::{ApiError, ApiResult};
 use self::path::at;
 use self::server::Surface;
+use self::session::Sessions;
 use crate::actors::coalescer::Coalescer;
 use crate::actors::guardian::Address;
 use crate::actors::pacer::Pacer;
@@ -48,6 +50,7 @@ use crate::store::Store;
 /// The routes of a server.
 pub fn routes(app: &mut ServiceConfig, surface: Surface) {
     app.service(at("/health").document(health::health)).service(at("/ready").document(health::ready));
+    app.service(at("/api/session").document(session::show).post(session::begin).delete(session::end));
     if surface != Surface::Operations {
         chat(app);
     }
@@ -109,6 +112,8 @@ pub struct Api {
     pub store: Store,
     /// Tells what has become of requests.
     pub metrics: Arc<Metrics>,
+    /// Who has signed in.
+    pub sessions: Sessions,
     /// Whether the server is about to stop.
     pub drain: Drain,
 }

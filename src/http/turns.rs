@@ -31,6 +31,8 @@ pub(super) struct Asked {
     pub(super) thread: ThreadId,
     /// What is said; `None` when the last answer is to be made anew.
     pub(super) content: Option<Content>,
+    /// Whether it is said in the place of the last message.
+    pub(super) replaces_last: bool,
     pub(super) provider: ProviderName,
     pub(super) model: std::sync::Arc<str>,
     pub(super) temperature: Option<f64>,
@@ -62,10 +64,11 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
         return Ok(Answer::Stored(Box::new(stored)));
     }
     for _ in 0..TRIES_MAX {
-        let (messages_max, next) = (api.config().history_messages_max, asked.content.as_ref());
+        let next = asked.content.as_ref().filter(|_| !asked.replaces_last);
+        let messages_max = api.config().history_messages_max;
         let history = api.store.history(&caller.org, &asked.thread, messages_max, next).await?;
         let sequence = history.next_sequence;
-        if asked.content.is_none() && history.last_user.is_none() {
+        if next.is_none() && history.last_user.is_none() {
             return Err(nothing_to_answer(api, caller, &asked).await?);
         }
         let (reply, answer) = oneshot::channel();
@@ -162,7 +165,7 @@ fn write(
     reply: oneshot::Sender<Result<Attachment, NotJoined>>,
 ) -> ApiResult<Join> {
     let expected_sequence = history.next_sequence;
-    let (messages, user_message) = conversation(asked, history)?;
+    let Conversation { messages, user_message, replaces } = conversation(asked, history)?;
     let chat = ChatRequest {
         provider: asked.provider.clone(),
         model: asked.model.clone(),
@@ -175,9 +178,11 @@ fn write(
     };
     let new_user = asked.content.clone().map(|content| {
         let id = user_message.clone();
-        NewUserMessage { id, content, meta: json!(asked.meta) }
+        let mut meta = asked.meta.clone();
+        meta.extend(replaces.iter().map(|replaced| ("replaces".to_owned(), json!(replaced))));
+        NewUserMessage { id, content, meta: meta.into(), replaces }
     });
-    let is_message = asked.content.is_some() && asked.tools.is_empty();
+    let is_message = asked.content.is_some() && !asked.replaces_last && asked.tools.is_empty();
     let twin = is_message.then(|| RequestKey::new(&scope(api, caller, asked.user.as_deref()), &chat));
     Ok(Join {
         request: asked.request.clone(),
@@ -202,24 +207,33 @@ fn write(
     })
 }
 
-/// The conversation that goes upstream, and the id of the user message that is answered.
-fn conversation(asked: &Asked, history: History) -> ApiResult<(Vec<ChatMessage>, MessageId)> {
+/// What goes upstream.
+struct Conversation {
+    messages: Vec<ChatMessage>,
+    /// The id of the user message that is answered.
+    user_message: MessageId,
+    /// The one whose place it takes.
+    replaces: Option<MessageId>,
+}
+
+fn conversation(asked: &Asked, history: History) -> ApiResult<Conversation> {
     let History { messages, last_user, .. } = history;
-    match &asked.content {
-        Some(content) => {
-            let mut conversation: Vec<_> = messages.into_iter().filter_map(said).collect();
-            conversation.push(ChatMessage { content: content.clone(), ..ChatMessage::text(Role::User, "") });
-            Ok((conversation, MessageId::generate()))
-        }
-        None => {
-            let Some(last_user) = last_user else { return Err(no_message()) };
-            let before = messages.into_iter().filter(|message| message.sequence < last_user.sequence);
-            let mut conversation: Vec<_> = before.filter_map(said).collect();
-            let id = last_user.id.clone();
-            conversation.extend(said(last_user));
-            Ok((conversation, id))
-        }
+    let new = |messages: Vec<Message>, content: &Content, replaces| {
+        let mut messages: Vec<_> = messages.into_iter().filter_map(said).collect();
+        messages.push(ChatMessage { content: content.clone(), ..ChatMessage::text(Role::User, "") });
+        Conversation { messages, user_message: MessageId::generate(), replaces }
+    };
+    if let Some(content) = asked.content.as_ref().filter(|_| !asked.replaces_last) {
+        return Ok(new(messages, content, None));
     }
+    let Some(last_user) = last_user else { return Err(no_message()) };
+    let before: Vec<_> = messages.into_iter().filter(|message| message.sequence < last_user.sequence).collect();
+    if let Some(content) = &asked.content {
+        return Ok(new(before, content, Some(last_user.id)));
+    }
+    let user_message = last_user.id.clone();
+    let messages = before.into_iter().chain([last_user]).filter_map(said).collect();
+    Ok(Conversation { messages, user_message, replaces: None })
 }
 
 /// A message as it goes upstream. The results of tools are not part of a thread, and a call without its result is

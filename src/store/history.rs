@@ -7,8 +7,8 @@ use super::{History, Message, OrgId, StoreError, ThreadId, threads};
 use crate::chat::{Content, Role};
 use crate::event::Status;
 
-/// Reads the thread backwards until the history is full. Answers that were replaced are jumped over, however many, and
-/// so are turns that failed before the same message was sent again.
+/// Reads the thread backwards until the history is full. Answers and turns that were replaced are jumped over, however
+/// many; turns that failed before the same message was sent again are left out.
 pub(super) fn read(
     db: &Connection,
     org: &OrgId,
@@ -29,9 +29,11 @@ pub(super) fn read(
         while !pick.is_done()
             && let Some(row) = rows.next()?
         {
-            if let Some(replaced) = pick.offer(row)? {
-                let asked_at = sequence_of(db, thread, &replaced.parent)?.unwrap_or(i64::MAX);
-                newest = Some(asked_at.min(replaced.sequence - 1));
+            if let Some(Replaced { sequence, before }) = pick.offer(row)? {
+                newest = match before {
+                    Some(before) => Some(sequence_of(db, thread, &before)?.unwrap_or(i64::MAX).min(sequence - 1)),
+                    None => None,
+                };
                 break;
             }
         }
@@ -54,6 +56,9 @@ struct Pick {
     next: Option<Content>,
     /// Whether the turn that is being read has failed, with what came of its answer.
     failed: Option<Option<Message>>,
+    /// After a user message: the message that it follows, or that it is the first. It may be said in the place of
+    /// another, and then whole turns are between.
+    follows: Option<Option<String>>,
     /// Whether a message that belonged into the history found no room.
     is_cut: bool,
 }
@@ -69,6 +74,7 @@ impl Pick {
             answered: None,
             next,
             failed: None,
+            follows: None,
             is_cut: false,
         }
     }
@@ -77,10 +83,15 @@ impl Pick {
         self.is_cut && self.last_user.is_some()
     }
 
-    /// Takes the next older message. At an answer that is replaced, says so.
+    /// Takes the next older message. At one that is replaced, says so.
     fn offer(&mut self, row: &Row<'_>) -> Result<Option<Replaced>, StoreError> {
         let message = rows::message(row)?;
         let sequence = message.sequence;
+        if let Some(before) = self.follows.take()
+            && before.as_deref() != Some(message.id.as_str())
+        {
+            return Ok(Some(Replaced { sequence, before }));
+        }
         self.next_sequence.get_or_insert(sequence + 1);
         if message.status == Status::Streaming {
             self.running_at = Some(sequence);
@@ -91,6 +102,7 @@ impl Pick {
                 if self.running_at == Some(sequence + 1) {
                     return Ok(None);
                 }
+                self.follows = Some(row.get(MESSAGE_COLUMNS_LEN)?);
                 if self.last_user.is_none() {
                     self.last_user = Some(message.clone());
                 }
@@ -104,7 +116,7 @@ impl Pick {
             Role::Assistant => {
                 let parent = row.get::<_, Option<String>>(MESSAGE_COLUMNS_LEN)?;
                 if let Some(parent) = parent.clone().filter(|_| parent == self.answered) {
-                    return Ok(Some(Replaced { sequence, parent }));
+                    return Ok(Some(Replaced { sequence, before: Some(parent) }));
                 }
                 let says_something = says_something(&message);
                 if says_something {
@@ -148,16 +160,17 @@ impl Pick {
     }
 }
 
-/// An answer that a later one to the same user message replaces.
+/// An answer that a later one to the same user message replaces, or a message of a turn that was replaced by another.
 struct Replaced {
     sequence: i64,
-    parent: String,
+    /// The message to go on with; none when the conversation begins after this.
+    before: Option<String>,
 }
 
-/// Where the user message of a turn stands. Between it and its answers there are only its answers.
-fn sequence_of(db: &Connection, thread: &ThreadId, user_message: &str) -> Result<Option<i64>, StoreError> {
+/// Where a message stands.
+fn sequence_of(db: &Connection, thread: &ThreadId, message: &str) -> Result<Option<i64>, StoreError> {
     let mut select = db.prepare_cached("SELECT sequence FROM messages WHERE id = ?1 AND thread_id = ?2")?;
-    Ok(select.query_row([user_message, thread.as_str()], |row| row.get(0)).optional()?)
+    Ok(select.query_row([message, thread.as_str()], |row| row.get(0)).optional()?)
 }
 
 /// Whether an answer has anything that the model could be shown.

@@ -181,6 +181,8 @@ pub struct NewUserMessage {
     pub content: Content,
     /// Whatever else is worth keeping, as a JSON object.
     pub meta: Value,
+    /// The message in whose place it is said: the conversation goes on from what was before that one.
+    pub replaces: Option<MessageId>,
 }
 
 /// A request as the store keeps it.

@@ -18,6 +18,10 @@ pub(super) fn open(db: &Connection, turn: &OpenTurn, keys: KeyAge, now: UnixMs) 
     }
     let asked_by = match &turn.user {
         Some(user) => {
+            // The turn before may have run when the history was read, and only the message before that one was known.
+            if user.replaces.is_some() && user.replaces != last_user_id(db, &turn.thread)? {
+                return Err(StoreError::SequenceMoved);
+            }
             insert_user(db, &turn.thread, &place, user, now)?;
             touch_for_user(db, &turn.thread, user)?;
             Some(user.id.clone())
@@ -125,8 +129,18 @@ fn insert_user(
     )?;
     let (text, parts) = content_columns(&user.content);
     let (id, meta) = (user.id.as_str(), object_to_json(&user.meta));
-    insert.execute(params![id, thread.as_str(), place.next_sequence, place.last_message, text, parts, now, meta])?;
+    let parent = match &user.replaces {
+        Some(replaced) => parent_of(db, thread, replaced)?,
+        None => place.last_message.clone(),
+    };
+    insert.execute(params![id, thread.as_str(), place.next_sequence, parent, text, parts, now, meta])?;
     Ok(())
+}
+
+/// What was said before a message; nothing before the first one.
+fn parent_of(db: &Connection, thread: &ThreadId, message: &MessageId) -> Result<Option<String>, StoreError> {
+    let mut select = db.prepare_cached("SELECT parent_id FROM messages WHERE id = ?1 AND thread_id = ?2")?;
+    Ok(select.query_row([message.as_str(), thread.as_str()], |row| row.get(0)).optional()?.flatten())
 }
 
 fn last_user_id(db: &Connection, thread: &ThreadId) -> Result<Option<MessageId>, StoreError> {

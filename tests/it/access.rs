@@ -77,12 +77,15 @@ enum Answer {
 use Answer::{HasEnded, Runs};
 
 /// Every route: its method and path, whom it is for, what it is asked about, what it answers.
-const ROUTES: [(&str, &str, For, Answer, u16); 34] = [
+const ROUTES: [(&str, &str, For, Answer, u16); 37] = [
     ("GET", "/health", For::Anybody, Runs, 200),
     ("GET", "/ready", For::Anybody, Runs, 200),
     ("GET", "/", For::Anybody, Runs, 200),
     ("GET", "/admin", For::Anybody, Runs, 200),
     ("GET", "/assets/{file}", For::Anybody, Runs, 200),
+    ("GET", "/api/session", For::Clients, Runs, 200),
+    ("POST", "/api/session", For::Anybody, Runs, 200),
+    ("DELETE", "/api/session", For::Anybody, Runs, 204),
     ("GET", "/api/providers", For::Clients, Runs, 200),
     ("POST", "/api/threads", For::Members, Runs, 201),
     ("GET", "/api/threads", For::Members, Runs, 200),
@@ -171,6 +174,7 @@ fn body(method: &str, path: &str) -> Option<Value> {
         "POST" if path.starts_with("/v1") => {
             Some(json!({ "model": "mock/mock", "messages": [{ "role": "user", "content": "hello" }] }))
         }
+        "POST" if path == "/api/session" => Some(json!({ "key": "colleague" })),
         "POST" if is_message => Some(message("and then?", "mock")),
         "PATCH" if path.starts_with("/api/threads") => Some(json!({ "pinned": true })),
         "POST" | "PATCH" => Some(json!({})),

@@ -360,12 +360,13 @@ async fn who_speaks_http_1_0_gets_streams_that_end_with_the_connection() {
 }
 
 /// Every path, and what it allows.
-const PATHS: [(&str, &str); 29] = [
+const PATHS: [(&str, &str); 30] = [
     ("/", "GET, HEAD"),
     ("/admin", "GET, HEAD"),
     ("/assets/app.js", "GET, HEAD"),
     ("/health", "GET, HEAD"),
     ("/ready", "GET, HEAD"),
+    ("/api/session", "GET, HEAD, POST, DELETE"),
     ("/api/providers", "GET, HEAD"),
     ("/api/threads", "POST, GET, HEAD"),
     ("/api/threads/THREAD", "GET, HEAD, PATCH, DELETE"),

@@ -55,6 +55,8 @@ mod reload;
 #[cfg(test)]
 mod resume;
 #[cfg(test)]
+mod session;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod sockets;

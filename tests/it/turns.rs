@@ -1,6 +1,8 @@
 //! One turn after the other: a message that may be sent is never told to come again.
 
 use futures_util::future::join_all;
+use load::client::{Request, text_of};
+use load::mock::expected_text;
 use serde_json::json;
 
 use crate::support::gateway::{Gateway, message};
@@ -195,4 +197,60 @@ async fn an_answer_is_not_made_anew_while_the_first_turn_runs() {
     assert_eq!(refused.json()["error"]["request_id"], request);
     gateway.cancel(request).await;
     gateway.at_rest().await;
+}
+
+#[actix_web::test]
+async fn the_last_message_can_be_replaced_and_is_out_of_the_prompt_then() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    for text in ["first", "wrnog"] {
+        gateway.send(&thread, &message(text, "text@tokens=1")).await;
+    }
+    let path = format!("/api/threads/{thread}/regenerate");
+    let edit = json!({ "content": "right", "model": "text@tokens=2" });
+
+    let events = gateway.open(Request::post(&path, &edit)).await.rest().await;
+
+    assert_eq!(done(&events)["status"], "complete");
+    assert_eq!(text_of(&events), expected_text("text@tokens=2", "right"));
+    let said = |call: serde_json::Value| -> Vec<String> {
+        let messages = call["messages"].as_array().unwrap().iter();
+        messages.filter(|said| said["role"] == "user").map(|said| said["content"].to_string()).collect()
+    };
+    assert_eq!(said(gateway.mock.last_call().unwrap().json()), ["\"first\"", "\"right\""]);
+    let messages = gateway.read(&thread).await["messages"].clone();
+    assert_eq!(messages.as_array().unwrap().len(), 6, "what was replaced stays");
+    assert_eq!((&messages[4]["content"], &messages[4]["meta"]["replaces"]), (&json!("right"), &messages[2]["id"]));
+
+    gateway.open(Request::post(&path, &json!({}))).await.rest().await;
+    assert_eq!(said(gateway.mock.last_call().unwrap().json()), ["\"first\"", "\"right\""], "answered anew");
+    gateway.send(&thread, &message("and then?", "text@tokens=1")).await;
+    assert_eq!(
+        said(gateway.mock.last_call().unwrap().json()),
+        ["\"first\"", "\"right\"", "\"and then?\""],
+        "later prompts go on from it"
+    );
+}
+
+#[actix_web::test]
+async fn nothing_is_replaced_while_an_answer_runs_or_where_nothing_was_said() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let edit = async |body: serde_json::Value| {
+        let path = format!("/api/threads/{thread}/regenerate");
+        let answer = gateway.client.post(&path, &body).await.unwrap();
+        (answer.status(), answer.json()["error"]["param"].clone())
+    };
+    assert_eq!(edit(json!({ "content": "hello" })).await.0, 422);
+
+    gateway.send(&thread, &message("first", "text@tokens=1")).await;
+    let mut running = gateway.stream(&thread, &message("hello", "silent")).await;
+    running.next_named("meta").await;
+    for text in ["hello", "another"] {
+        assert_eq!(edit(json!({ "content": text, "model": "silent" })).await.0, 409, "{text}");
+    }
+    for wrong in [json!(""), json!(1), json!([{ "type": "sound" }])] {
+        assert_eq!(edit(json!({ "content": wrong })).await.0, 400, "{wrong}");
+    }
+    assert_eq!(gateway.read(&thread).await["messages"].as_array().unwrap().len(), 4);
 }

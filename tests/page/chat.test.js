@@ -211,6 +211,45 @@ describe('the picker', () => {
   });
 });
 
+describe('the last message', () => {
+  it('can be said in other words, and is gone with its answer then', async () => {
+    await open();
+    await say(page, 'Write 5 words about rain');
+    await ended(page);
+    await say(page, 'Write 5 wrods');
+    await ended(page);
+    await page.getByRole('button', { name: 'Edit and send again' }).last().click();
+    assert.equal(await page.getByLabel('Message', { exact: true }).inputValue(), 'Write 5 wrods');
+    await say(page, 'Write 6 words');
+    const seen = async () => {
+      await page.locator('.question', { hasText: 'Write 6 words' }).waitFor();
+      await ended(page);
+      assert.deepEqual(await page.locator('.question .bubble').allInnerTexts(), ['Write 5 words about rain', 'Write 6 words']);
+      assert.equal(await page.locator('.answer').count(), 2);
+    };
+    await seen();
+    await page.reload();
+    await seen();
+    assert.ok(await page.locator('#editing').isHidden());
+  });
+
+  it('is left alone with Escape, and the draft comes back', async () => {
+    await open();
+    const box = page.getByLabel('Message', { exact: true });
+    await say(page, 'Write 5 words');
+    await ended(page);
+    await page.keyboard.press('ArrowUp');
+    await page.locator('#editing').waitFor();
+    await box.fill('other words');
+    await page.keyboard.press('Escape');
+    await page.locator('#editing').waitFor({ state: 'hidden' });
+    assert.equal(await box.inputValue(), '');
+    await say(page, 'Write 6 words');
+    await ended(page);
+    assert.equal(await page.locator('.question').count(), 2);
+  });
+});
+
 describe('the keyboard', () => {
   it('is enough for everything', async () => {
     await open();

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
 
-import { ended, lastAnswer, newPage, say, startBrowser, startWeir } from './support.js';
+import { ended, lastAnswer, newPage, pageOf, say, startBrowser, startWeir } from './support.js';
 
 let browser;
 
@@ -90,7 +90,7 @@ describe('a server that wants keys', () => {
     await page.getByRole('button', { name: 'Sign in' }).click();
   };
 
-  it('asks for one, refuses a wrong one, and keeps the right one out of addresses and other tabs', () => on(KEYS, async (weir, page) => {
+  it('asks for one, refuses a wrong one, and keeps the right one nowhere', () => on(KEYS, async (weir, page) => {
     await page.goto(weir.url);
     await signIn(page, 'wrong');
     await page.getByText('This key is not known here.').waitFor();
@@ -101,16 +101,50 @@ describe('a server that wants keys', () => {
     await page.reload();
     await ended(page);
     assert.ok(!page.url().includes('key'));
-    assert.ok(!(await page.evaluate(() => JSON.stringify(localStorage))).includes('user-key'));
+    const kept = await page.evaluate(() => JSON.stringify([localStorage, sessionStorage, document.cookie, document.body.innerHTML]));
+    assert.ok(!kept.includes('user-key'));
+    assert.deepEqual(await page.evaluate(() => document.cookie), '', 'no script reads the cookie');
+    const [cookie, ...others] = await page.context().cookies();
+    assert.deepEqual([cookie.name, cookie.httpOnly, cookie.sameSite, others], ['weir', true, 'Strict', []]);
+    assert.ok(!cookie.value.includes('user-key'));
     assert.ok(await lastAnswer(page).isVisible());
+  }));
+
+  it('signs in all tabs, and out of all, and leaves nothing of what was written', () => on(KEYS, async (weir, page) => {
+    await page.goto(weir.url);
+    await signIn(page, 'user-key-0123456789');
+    await page.locator('#picker span', { hasText: 'demo' }).waitFor();
+    const other = await pageOf(page.context());
+    await other.goto(weir.url);
+    await other.locator('#picker span', { hasText: 'demo' }).waitFor();
+    await page.getByLabel('Message', { exact: true }).fill('a secret draft');
+
+    await page.getByRole('button', { name: 'Sign out' }).click();
+
+    await page.getByLabel('Key', { exact: true }).waitFor();
+    assert.ok(!(await page.evaluate(() => JSON.stringify(localStorage))).includes('secret'));
+    assert.deepEqual(await page.context().cookies(), []);
+    await other.reload();
+    await other.getByLabel('Key', { exact: true }).waitFor();
+  }));
+
+  it('gives EventSource its streams without a key in the address', () => on(KEYS, async (weir, page) => {
+    await page.goto(`${weir.url}/admin`);
+    await signIn(page, 'admin-key-0123456789');
+    await page.locator('#state[data-live="yes"]').waitFor();
+    const report = await page.evaluate(() => new Promise((resolve, reject) => {
+      const source = new EventSource('/api/admin/feed');
+      source.addEventListener('report', ({ data }) => { source.close(); resolve(JSON.parse(data)); });
+      source.addEventListener('error', () => reject(new Error('refused')));
+    }));
+    assert.ok(report.performance);
   }));
 
   it('shows the dashboard only to who may operate it', () => on(KEYS, async (weir, page) => {
     await page.goto(`${weir.url}/admin`);
     await signIn(page, 'user-key-0123456789');
     await page.getByText('This key may not operate the server').waitFor();
-    await page.evaluate(() => sessionStorage.clear());
-    await page.reload();
+    await page.getByRole('button', { name: 'Sign out' }).click();
     await signIn(page, 'admin-key-0123456789');
     await page.locator('#state[data-live="yes"]').waitFor();
   }));

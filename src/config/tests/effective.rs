@@ -28,6 +28,8 @@ admin_bind = "0.0.0.0:9000"
 allowed_hosts = ["a.example", "[::1]"]
 [metrics.alerts]
 error_rate = 0.1
+[auth]
+session_ms = 60000
 [[auth.keys]]
 id = "chat-ui"
 sha256 = "5E78863ed1ffb9fc66b1d61634b126bf8eb20267e7996297eeeb9b19c8c0f732"

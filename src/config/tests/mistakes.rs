@@ -36,7 +36,7 @@ fn unknown_keys_are_refused_with_the_known_ones() {
         &["f:2: metrics.alerts.hold: unknown key; expected one of ttft_p95_ms, \
         error_rate, error_window, queue_wait_p95_ms, hold_ms, coalesce_ratio_min, coalesce_burst_min"],
     );
-    check("[auth]\nkey = []", &[], &["f:2: auth.key: unknown key; expected keys"]);
+    check("[auth]\nkey = []", &[], &["f:2: auth.key: unknown key; expected session_ms or keys"]);
     check("[profiles.ttft]\nrps = 1", &[], &["f:2: profiles.ttft.rps: unknown key; expected providers"]);
     check(
         "[profiles.ttft.providers.demo]\nqueue_max = 1",

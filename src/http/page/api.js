@@ -1,10 +1,5 @@
-// The server's API: calls, the one shape of its errors, and the key of a server that wants one.
+// The server's API: calls, the one shape of its errors. Who asks is in a cookie, which the browser alone handles.
 
-import { stored } from './dom.js';
-
-const KEY = 'weir.key';
-// The key lives as long as the tab: other tabs and later visits have to be told again.
-let key = stored.get(KEY, sessionStorage) ?? '';
 let askForKey = () => {};
 
 /** Something that went wrong, as the server says it. The code `network` is the browser's own: nobody answered. */
@@ -24,17 +19,9 @@ export class Failure extends Error {
 /** Says who asks for a key when the server wants one. */
 export function onKeyWanted(ask) { askForKey = ask; }
 
-export const hasKey = () => key !== '';
-
-export function useKey(newKey) {
-  key = newKey;
-  stored.set(KEY, newKey, sessionStorage);
-}
-
 /** Calls the server. Resolves with the response when it is a good one. */
 export async function request(method, path, { body, signal, headers = {}, keepalive } = {}) {
   const sent = { ...headers };
-  if (key) sent.Authorization = `Bearer ${key}`;
   if (body !== undefined) sent['Content-Type'] = 'application/json';
   const init = { method, signal, keepalive, headers: sent, cache: 'no-store', redirect: 'error' };
   if (body !== undefined) init.body = JSON.stringify(body);
@@ -47,7 +34,7 @@ export async function request(method, path, { body, signal, headers = {}, keepal
   }
   if (response.ok) return response;
   const failure = await Failure.of(response);
-  if (failure.status === 401) askForKey(key !== '');
+  if (failure.status === 401) askForKey();
   throw failure;
 }
 

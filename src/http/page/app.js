@@ -18,6 +18,7 @@ const threads = new Threads({
 });
 const composer = new Composer({
   send: (text) => conversation.send(text),
+  edit: (text) => conversation.edit(text),
   stop: () => conversation.stop(),
   last: () => conversation.lastText,
 });
@@ -26,6 +27,7 @@ const conversation = new Conversation({
   running: (isRunning) => composer.running(isRunning),
   changed: () => refreshList(),
   draft: (...how) => composer.draft(...how),
+  edit: (text) => composer.edit(text),
   sent: () => { composer.sent(); showEmpty(false); },
   opened,
 });

@@ -5,13 +5,16 @@ import { byId, stored } from './dom.js';
 export class Composer {
   #threadId = null;
   #isRunning = false;
+  #isEditing = false;
   #hooks;
 
-  /** `hooks`: `send(text)`, `stop()`, `last()` gives the text of the last message. */
+  /** `hooks`: `send(text)`, `edit(text)`, `stop()`, `last()` gives the text of the last message. */
   constructor(hooks) {
     this.#hooks = hooks;
     this.field = byId('message');
     this.button = byId('send');
+    this.note = byId('editing');
+    this.note.querySelector('button').addEventListener('click', () => this.#leave());
     byId('compose').addEventListener('submit', (event) => { event.preventDefault(); this.#act(); });
     this.field.addEventListener('keydown', (event) => this.#key(event));
     this.field.addEventListener('input', () => this.#changed());
@@ -23,7 +26,7 @@ export class Composer {
   /** Shows the draft of another conversation. */
   use(threadId) {
     this.#threadId = threadId;
-    this.#restore();
+    this.#leave();
   }
 
   /** The same draft now belongs to the conversation that was just made. */
@@ -33,7 +36,17 @@ export class Composer {
     this.#changed();
   }
 
-  #restore() {
+  /** What is sent next takes the place of the last message, whose text this is. The draft waits meanwhile. */
+  edit(text) {
+    this.#isEditing = true;
+    this.note.hidden = false;
+    this.draft(text);
+  }
+
+  /** Lets the last message be, and shows the draft again. */
+  #leave() {
+    this.#isEditing = false;
+    this.note.hidden = true;
     this.field.value = stored.get(this.#name) ?? '';
     this.#changed();
   }
@@ -50,8 +63,8 @@ export class Composer {
 
   /** The message is on its way. */
   sent() {
-    this.field.value = '';
-    this.#changed();
+    if (!this.#isEditing) stored.set(this.#name, '');
+    this.#leave();
     // A phone's keyboard leaves room for the answer.
     if (matchMedia('(pointer: coarse)').matches) this.field.blur();
   }
@@ -62,7 +75,7 @@ export class Composer {
   }
 
   #changed() {
-    stored.set(this.#name, this.field.value);
+    if (!this.#isEditing) stored.set(this.#name, this.field.value);
     if (!CSS.supports('field-sizing', 'content')) {
       this.field.rows = Math.min(10, this.field.value.split('\n').length);
     }
@@ -79,7 +92,7 @@ export class Composer {
 
   #act() {
     if (this.#isRunning) this.#hooks.stop();
-    else if (this.field.value.trim()) this.#hooks.send(this.field.value.trim());
+    else if (this.field.value.trim()) this.#hooks[this.#isEditing ? 'edit' : 'send'](this.field.value.trim());
   }
 
   #key(event) {
@@ -88,11 +101,14 @@ export class Composer {
     if (event.key === 'Enter' && !event.shiftKey && !matchMedia('(pointer: coarse)').matches) {
       event.preventDefault();
       if (!this.#isRunning) this.#act();
+    } else if (event.key === 'Escape' && this.#isEditing) {
+      event.stopPropagation();
+      this.#leave();
     } else if (event.key === 'ArrowUp' && !this.field.value) {
       const last = this.#hooks.last();
       if (!last) return;
       event.preventDefault();
-      this.draft(last);
+      this.edit(last);
     }
   }
 }

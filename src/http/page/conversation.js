@@ -18,12 +18,15 @@ export class Conversation {
   #generation = 0;
   #earlier = null;
   #ignored = null;
+  /** Messages that others have taken the place of. */
+  #replaced = new Set();
   #tabs = new BroadcastChannel('weir');
   #hooks;
 
   /**
    * `hooks`: `choice()` gives provider and model, `opened(thread)`, `running(isRunning)`, `changed(threadId)` (the list
-   * should look again), `draft(text)` puts a text back into the message box, `sent()` clears it.
+   * should look again), `draft(text)` puts a text back into the message box, `edit(text)` one that is to
+   * take the place of the last message, `sent()` clears it.
    */
   constructor(hooks) {
     this.#hooks = hooks;
@@ -52,6 +55,7 @@ export class Conversation {
     this.#turns = [];
     this.#earlier = null;
     this.#ignored = null;
+    this.#replaced.clear();
     this.threadId = null;
     this.list.replaceChildren();
     byId('link').hidden = true;
@@ -88,9 +92,13 @@ export class Conversation {
 
   /** The elements of messages; their turns are added to `turns`. */
   #made(messages, turns) {
+    for (const { meta } of messages) if (meta?.replaces) this.#replaced.add(meta.replaces);
+    let isReplaced = false;
     for (const message of messages) {
-      if (message.role === 'user') turns.push(this.#turn(message));
-      else if (message.role === 'assistant') {
+      if (message.role === 'user') {
+        isReplaced = this.#replaced.has(message.id);
+        if (!isReplaced) turns.push(this.#turn(message));
+      } else if (message.role === 'assistant' && !isReplaced) {
         if (turns.length === 0) turns.push(this.#turn(null));
         turns.at(-1).addStored(message);
       }
@@ -99,7 +107,7 @@ export class Conversation {
   }
 
   #turn(user) {
-    return new Turn({ regenerate: () => this.regenerate(), edit: (text) => this.#hooks.draft(text) }, user);
+    return new Turn({ regenerate: () => this.regenerate(), edit: (text) => this.#hooks.edit(text) }, user);
   }
 
   #showEarlier() {
@@ -142,6 +150,20 @@ export class Conversation {
     return this.#follow(run, `/api/threads/${this.threadId}/messages/stream`, body);
   }
 
+  /** Says something else in the place of the last message. */
+  async edit(text) {
+    const former = this.#turns.at(-1);
+    if (!former?.userId) return this.send(text);
+    if (this.#run) return undefined;
+    const turn = this.#turn({ id: null, content: text });
+    this.#exchange(former, turn);
+    const body = { content: text, ...this.#hooks.choice() };
+    const run = this.#begin(turn, { body, former, isNew: true });
+    this.scroll.toEnd();
+    this.#hooks.sent(text);
+    return this.#follow(run, `/api/threads/${this.threadId}/regenerate`, body);
+  }
+
   async #create(title, run) {
     const thread = await json('POST', '/api/threads', { body: { title } });
     if (run.controller.signal.aborted) return;
@@ -167,9 +189,9 @@ export class Conversation {
     return this.#follow(run, `/api/threads/${this.threadId}/stream`);
   }
 
-  #begin(turn, { body, answer, isNew = false, isJoined = false }) {
+  #begin(turn, { body, answer, former, isNew = false, isJoined = false }) {
     const run = {
-      turn, isNew, isJoined,
+      turn, former, isNew, isJoined,
       answer: answer ?? turn.add(),
       controller: new AbortController(),
       requestId: isJoined ? null : newRequestId(),
@@ -244,25 +266,32 @@ export class Conversation {
   /** The answer failed before, or besides, its stream. */
   async #failed(run, failure) {
     if (!(failure instanceof Failure)) throw failure;
-    const { answer, turn } = run;
+    const { answer, turn, former } = run;
     if (failure.code === 'turn_in_progress') {
       if (run.isNew) this.#hooks.draft(turn.text, true);
       toast('Another answer is still running here. Your message is kept.');
       return this.#reload(run);
     }
     if (run.isJoined || failure.code === 'request_not_found') return this.#reload(run);
-    if (run.isNew) this.#hooks.draft(turn.text, true, true);
-    const resend = () => { this.#drop(turn); this.send(turn.text); };
-    const edit = () => { this.#drop(turn); this.#hooks.draft(turn.text); };
+    if (run.isNew && !former) this.#hooks.draft(turn.text, true, true);
+    const resend = () => { this.#drop(run); (former ? this.edit : this.send).call(this, turn.text); };
+    const edit = () => { this.#drop(run); (former ? this.#hooks.edit : this.#hooks.draft)(turn.text); };
     const again = () => { turn.remove(answer); this.regenerate(); };
     answer.fail(failure, run.isNew ? { label: 'Try again', run: resend, edit } : { label: 'Try again', run: again });
     if (this.#run === run) this.#setRun(null);
     return undefined;
   }
 
-  #drop(turn) {
+  /** Takes back a message that could not be sent. */
+  #drop({ turn, former }) {
+    if (former) return this.#exchange(turn, former);
     this.#turns = this.#turns.filter((other) => other !== turn);
-    turn.root.remove();
+    return turn.root.remove();
+  }
+
+  #exchange(turn, other) {
+    this.#turns = this.#turns.map((each) => (each === turn ? other : each));
+    turn.root.replaceWith(other.root);
   }
 
   async #reload(run) {

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     /// Bytes of a page with all that it loads.
-    const WEIGHT_MAX: usize = 100_000;
+    const WEIGHT_MAX: usize = 100 * 1_024;
 
     fn content(name: &str) -> Option<&'static str> {
         FILES.iter().find(|(known, _, _)| *known == name).map(|(_, _, content)| *content)

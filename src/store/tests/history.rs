@@ -150,3 +150,56 @@ async fn its_messages_are_whole() {
     assert_eq!(history.last_user.as_ref(), Some(&messages[0]));
     assert_eq!((messages[1].role, &messages[1].opaque), (Role::Assistant, &vec![json!("signature")]));
 }
+
+#[tokio::test]
+async fn a_turn_that_was_replaced_is_not_part_of_it_with_all_its_answers() {
+    let store = in_memory();
+    let thread = thread_of(&store, &acme()).await;
+    talk(&store, &acme(), &thread, "q0", "a0").await;
+    talk(&store, &acme(), &thread, "q1", "a1").await;
+    regenerate(&store, &acme(), &thread, Status::Complete, "a1 again").await;
+
+    let second = edit(&store, &acme(), &thread, "q1 better").await;
+    check(&store, &thread, 50, (&["q0", "a0", "q1", "a1 again"], 7, Some("q1"))).await;
+    store.settle(settle(&second, Status::Complete, "b1")).await.unwrap();
+    check(&store, &thread, 50, (&["q0", "a0", "q1 better", "b1"], 7, Some("q1 better"))).await;
+
+    let third = edit(&store, &acme(), &thread, "q1 best").await;
+    store.settle(settle(&third, Status::Complete, "c1")).await.unwrap();
+    regenerate(&store, &acme(), &thread, Status::Complete, "c1 again").await;
+    talk(&store, &acme(), &thread, "q2", "a2").await;
+
+    let whole: &[&str] = &["q0", "a0", "q1 best", "c1 again", "q2", "a2"];
+    check(&store, &thread, 50, (whole, 12, Some("q2"))).await;
+    check(&store, &thread, 4, (&whole[2..], 12, Some("q2"))).await;
+    assert_eq!(read(&store, &acme(), &thread).await.1.len(), 12, "all of it is kept");
+}
+
+#[tokio::test]
+async fn the_first_message_of_a_thread_can_be_replaced_too() {
+    let store = in_memory();
+    let thread = thread_of(&store, &acme()).await;
+    talk(&store, &acme(), &thread, "q0", "a0").await;
+
+    for text in ["second", "third"] {
+        let turn = edit(&store, &acme(), &thread, text).await;
+        store.settle(settle(&turn, Status::Complete, "answer")).await.unwrap();
+    }
+
+    check(&store, &thread, 50, (&["third", "answer"], 6, Some("third"))).await;
+    check(&store, &thread, 2, (&["third", "answer"], 6, Some("third"))).await;
+}
+
+#[tokio::test]
+async fn only_the_last_message_can_be_replaced() {
+    let store = in_memory();
+    let thread = thread_of(&store, &acme()).await;
+    let first = talk(&store, &acme(), &thread, "q0", "a0").await;
+    open(&store, &acme(), &thread, "q1").await;
+
+    let mut late = turn(&acme(), &thread, 4, "q0 better");
+    late.user.as_mut().unwrap().replaces = Some(first.user.unwrap().id);
+
+    assert!(matches!(store.open_turn(late).await, Err(crate::store::StoreError::SequenceMoved)));
+    assert_eq!(read(&store, &acme(), &thread).await.1.len(), 4);
+}

@@ -113,7 +113,8 @@ fn request(org: &OrgId) -> NewRequest {
 
 /// A turn that answers a new message.
 fn turn(org: &OrgId, thread: &ThreadId, expected_sequence: i64, text: &str) -> OpenTurn {
-    let user = NewUserMessage { id: MessageId::generate(), content: Content::Text(text.into()), meta: json!({}) };
+    let content = Content::Text(text.into());
+    let user = NewUserMessage { id: MessageId::generate(), content, meta: json!({}), replaces: None };
     OpenTurn { user: Some(user), ..regeneration(org, thread, expected_sequence) }
 }
 
@@ -190,6 +191,15 @@ async fn regenerate(store: &Store, org: &OrgId, thread: &ThreadId, status: Statu
     let turn = regeneration(org, thread, history(store, org, thread).await.next_sequence);
     store.open_turn(turn.clone()).await.unwrap();
     store.settle(settle(&turn, status, answer)).await.unwrap();
+    turn
+}
+
+/// Says something else in the place of the last user message.
+async fn edit(store: &Store, org: &OrgId, thread: &ThreadId, text: &str) -> OpenTurn {
+    let History { next_sequence, last_user, .. } = history(store, org, thread).await;
+    let mut turn = turn(org, thread, next_sequence, text);
+    turn.user.as_mut().unwrap().replaces = Some(last_user.unwrap().id);
+    store.open_turn(turn.clone()).await.unwrap();
     turn
 }
 

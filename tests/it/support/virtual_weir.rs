@@ -20,6 +20,7 @@ use tokio::io::DuplexStream;
 use weir::app::Upstream;
 use weir::config::{self, Config, Live, Origin};
 use weir::http::server::{self, Surface};
+use weir::http::session::Sessions;
 use weir::http::{Api, Drain};
 use weir::metrics::Metrics;
 use weir::providers::upstream::{Body, Opened, Status, Transport, TransportError};
@@ -59,7 +60,8 @@ impl VirtualWeir {
         };
         let upstream = Upstream::start(&live, store.clone(), metrics.clone(), &make).await.unwrap();
         let Upstream { coalescer, pacers, .. } = upstream;
-        let api = Data::new(Api { live, coalescer, pacers, store, metrics, drain: Drain::default() });
+        let sessions = Sessions::default();
+        let api = Data::new(Api { live, coalescer, pacers, store, metrics, sessions, drain: Drain::default() });
         let app = server::app(api.clone(), Surface::Everything);
         let service = HttpServiceBuilder::<DuplexStream, _, _, _>::default()
             .h1_allow_half_closed(false)

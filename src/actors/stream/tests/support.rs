@@ -301,7 +301,7 @@ impl House {
             messages
                 .extend(history.messages.iter().map(|message| ChatMessage::text(message.role, message.content.text())));
             let content = Content::Text(ask.text.clone());
-            let user = NewUserMessage { id: MessageId::generate(), content, meta: Value::Null };
+            let user = NewUserMessage { id: MessageId::generate(), content, meta: Value::Null, replaces: None };
             turn = Some(NewTurn {
                 thread: thread.clone(),
                 expected_sequence: Some(history.next_sequence),
