@@ -37,6 +37,16 @@ pub(super) fn connections_max(config: &Config) -> usize {
     limit().map_or(config.server.connections_max, |limit| fit(config, limit))
 }
 
+/// How many each address lets in beyond those.
+pub(super) fn beyond_max(config: &Config) -> usize {
+    limit().map_or(BEYOND_MAX, |limit| beyond(config, limit))
+}
+
+/// Where files are scarce, what is only refused must not take those of the calls to the providers.
+fn beyond(config: &Config, limit: usize) -> usize {
+    (limit / 8 / addresses(config)).clamp(2, BEYOND_MAX)
+}
+
 fn fit(config: &Config, limit: usize) -> usize {
     let spare = limit.saturating_sub(needed_beside(config));
     // Some must be served even where that leaves too little for the rest.
@@ -79,6 +89,7 @@ mod tests {
         assert_eq!(fit(&config, beside + 5_000), 5_000);
         assert_eq!(fit(&config, 256), 64);
         assert_eq!(fit(&config, 1), 1);
+        assert_eq!([80, 1_023, 1_024, 100_000].map(|limit| beyond(&config, limit)), [10, 127, 128, 128]);
         config.server.admin_bind = Some(config.server.bind);
         assert_eq!(needed(&config), 20_000 + beside + BEYOND_MAX);
     }

@@ -20,7 +20,7 @@ use actix_web_lab::middleware::CatchPanic;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::connection::follow::follow;
-use super::connection::places::{BEYOND_MAX, Kind, Places};
+use super::connection::places::{Kind, Places};
 use super::connection::{Connection, Line, Patience, say};
 use super::{Api, edge, files, routes};
 use crate::config::Config;
@@ -87,12 +87,12 @@ pub fn serve(listener: TcpListener, api: Data<Api>, surface: Surface, config: &C
     let workers = if server.workers == 0 { cores() } else { server.workers }.min(WORKERS_MAX);
     let keep_alive = Duration::from_millis(server.keep_alive_ms);
     let patience = Patience { head: Duration::from_millis(server.head_timeout_ms), idle: keep_alive };
-    let connections_max = files::connections_max(config);
-    let places = Places::new(connections_max);
+    let (connections_max, beyond_max) = (files::connections_max(config), files::beyond_max(config));
+    let places = Places::new(connections_max, beyond_max);
     let stalled_after = Duration::from_millis(config.stream.slow_reader_timeout_ms);
     let server = Server::build()
         .workers(workers)
-        .max_concurrent_connections((connections_max + BEYOND_MAX).div_ceil(workers))
+        .max_concurrent_connections((connections_max + beyond_max).div_ceil(workers))
         .shutdown_timeout(1)
         .disable_signals();
     let stop = server.graceful_shutdown_signal();

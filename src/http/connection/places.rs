@@ -4,18 +4,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Connections beyond the last place on which health checks are answered.
-const EXTRA_MAX: usize = 64;
-/// Connections beyond those that are refused at once. Whoever comes then waits until the system's queue moves on.
-const REFUSED_MAX: usize = 64;
-/// All that are let in beyond the last place.
-pub(in crate::http) const BEYOND_MAX: usize = EXTRA_MAX + REFUSED_MAX;
+/// All that are let in beyond the last place, at most. On the first half of them health checks are answered, the others
+/// are refused at once. Whoever comes then waits until the system's queue moves on.
+pub(in crate::http) const BEYOND_MAX: usize = 128;
 
 /// The places of one address, over all threads.
 #[derive(Debug)]
 pub(in crate::http) struct Places {
     taken: AtomicUsize,
     max: usize,
+    extra_max: usize,
 }
 
 /// What a connection gets.
@@ -37,8 +35,9 @@ pub(in crate::http) struct Place {
 }
 
 impl Places {
-    pub(in crate::http) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { taken: AtomicUsize::new(0), max })
+    /// `max` places, and `beyond` for those who come afterwards.
+    pub(in crate::http) fn new(max: usize, beyond: usize) -> Arc<Self> {
+        Arc::new(Self { taken: AtomicUsize::new(0), max, extra_max: beyond.div_ceil(2) })
     }
 
     /// Takes one, whatever its kind: how many connections are accepted at all is bounded elsewhere.
@@ -46,7 +45,7 @@ impl Places {
         let before = self.taken.fetch_add(1, Ordering::Relaxed);
         let kind = match before.checked_sub(self.max) {
             None => Kind::Regular,
-            Some(0..EXTRA_MAX) => Kind::Extra,
+            Some(beyond) if beyond < self.extra_max => Kind::Extra,
             Some(_) => Kind::Refused,
         };
         Place { kind, places: self.clone() }
@@ -65,11 +64,11 @@ mod tests {
 
     #[test]
     fn who_comes_after_the_last_place_is_told_so_until_one_is_given_back() {
-        let places = Places::new(2);
-        let mut taken: Vec<_> = (0..2 + BEYOND_MAX).map(|_| places.take()).collect();
+        let places = Places::new(2, 9);
+        let mut taken: Vec<_> = (0..2 + 9).map(|_| places.take()).collect();
 
         let count = |kind| taken.iter().filter(|place| place.kind == kind).count();
-        assert_eq!((count(Kind::Regular), count(Kind::Extra), count(Kind::Refused)), (2, EXTRA_MAX, REFUSED_MAX));
+        assert_eq!((count(Kind::Regular), count(Kind::Extra), count(Kind::Refused)), (2, 5, 4));
         taken.truncate(1);
         assert_eq!(places.take().kind, Kind::Regular);
     }
