@@ -4,7 +4,7 @@
 //! log grows. When it has grown too far, the last stretch is done with the writer held up (`RESTART`), which is
 //! short, because the passive ones have done the rest, and because it gives up soon when somebody reads for long.
 //! The next write then begins the log anew, and cuts off what is longer than the log should be. With constant writes
-//! by 48 clients on two busy cores, that took 60 ms each second (median; 240 ms at most), most of it for the disk.
+//! by 48 clients on two busy cores, such a stretch took 20 to 240 ms (60 in the median), once a second.
 
 use std::sync::mpsc::{Receiver, SyncSender};
 
