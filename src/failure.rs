@@ -247,6 +247,19 @@ impl Failure {
         self
     }
 
+    /// Names the request that stands in the way.
+    #[must_use]
+    pub fn conflicting(mut self, request_id: &str) -> Self {
+        self.conflicting_request_id = Some(request_id.into());
+        self
+    }
+
+    /// Another turn of the thread runs, whose first request is named if one is left.
+    pub fn turn_in_progress(first_request_id: Option<&str>) -> Self {
+        let failure = Self::new(Code::TurnInProgress, "another message of this thread is being answered");
+        Self { conflicting_request_id: first_request_id.map(Into::into), ..failure }
+    }
+
     /// Says how far the request had come.
     #[must_use]
     pub fn phase(mut self, phase: Phase) -> Self {

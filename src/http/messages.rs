@@ -236,11 +236,8 @@ fn options(
         let message = "several models cannot answer together; send collaboration_mode: false";
         return Err(ApiError(Failure::new(Code::Unprocessable, message).param("collaboration_mode")));
     }
-    let wants_to_share = may_share(request)? && fields.flag("coalesce")?.unwrap_or(true);
+    let (priority, wants_to_share) = urgency(request, fields)?;
     let idempotency_key = idempotency_key(request)?;
-    let priority = priority(request)?;
-    // Nobody is to wait behind a call that may wait.
-    let is_urgent = priority == Priority::User;
     Ok(Asked {
         request: id,
         has_own_id,
@@ -251,7 +248,7 @@ fn options(
         model,
         temperature,
         max_tokens,
-        may_share: config.coalesce.enabled && wants_to_share && is_urgent && tools.is_empty(),
+        may_share: config.coalesce.enabled && wants_to_share && tools.is_empty(),
         priority,
         tools,
         user,
@@ -367,8 +364,15 @@ fn tools(fields: &mut Fields, tools_max: usize) -> ApiResult<Vec<Value>> {
     Ok(tools)
 }
 
+/// How urgent a request is, and whether it would share an answer: nobody is to wait behind a call that may wait.
+pub(super) fn urgency(request: &HttpRequest, fields: &mut Fields) -> ApiResult<(Priority, bool)> {
+    let priority = priority(request)?;
+    let wants_to_share = may_share(request)? && fields.flag("coalesce")?.unwrap_or(true);
+    Ok((priority, wants_to_share && priority == Priority::User))
+}
+
 /// What `X-Coalesce` says; nothing is the same as `on`.
-pub(super) fn may_share(request: &HttpRequest) -> ApiResult<bool> {
+fn may_share(request: &HttpRequest) -> ApiResult<bool> {
     let Some(value) = request.headers().get("x-coalesce") else { return Ok(true) };
     match value.as_bytes() {
         on if on.eq_ignore_ascii_case(b"on") => Ok(true),
@@ -378,7 +382,7 @@ pub(super) fn may_share(request: &HttpRequest) -> ApiResult<bool> {
 }
 
 /// How urgent the request is; a message is, unless its header says otherwise.
-pub(super) fn priority(request: &HttpRequest) -> ApiResult<Priority> {
+fn priority(request: &HttpRequest) -> ApiResult<Priority> {
     let Some(value) = request.headers().get("x-priority") else { return Ok(Priority::default()) };
     let found = value.to_str().ok().and_then(Priority::find);
     found.ok_or_else(|| ApiError::field("X-Priority", "a priority is user or background"))

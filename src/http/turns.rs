@@ -79,7 +79,9 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
             Ok(Err(NotJoined::Failed(failure))) if may_go(api, caller, &asked, &failure, sequence).await? => {}
             Ok(Err(NotJoined::Failed(failure))) => return Err(failure.into()),
             Ok(Err(NotJoined::SequenceMoved | NotJoined::JustEnded)) => tokio::task::yield_now().await,
-            Ok(Err(NotJoined::TurnEnding(former))) => in_time(api, &former, Subscription::is_over).await?,
+            Ok(Err(NotJoined::TurnEnding(former))) => {
+                in_time(api, &former, Subscription::is_over).await?;
+            }
             Err(_) => return Err(ApiError::new(Code::Internal, "the answer could not be processed")),
         }
     }
@@ -91,9 +93,7 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
 async fn nothing_to_answer(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult<ApiError> {
     let find = FindTurn { org: caller.org.clone(), thread: asked.thread.clone() };
     let Some(Found(running)) = api.coalescer.ask(find).await? else { return Ok(no_message()) };
-    let mut failure = Failure::new(Code::TurnInProgress, "another message of this thread is being answered");
-    failure.conflicting_request_id = Some(running.facts.request.as_str().into());
-    Ok(failure.into())
+    Ok(Failure::turn_in_progress(Some(running.facts.request.as_str())).into())
 }
 
 fn no_message() -> ApiError {
@@ -104,24 +104,20 @@ fn no_message() -> ApiError {
 async fn may_go(api: &Api, caller: &Caller, asked: &Asked, failure: &Failure, sequence: i64) -> ApiResult<bool> {
     let other = failure.conflicting_request_id.as_deref().filter(|_| failure.code == Code::TurnInProgress);
     let Some(other) = other.and_then(|id| RequestId::parse(caller.org.clone(), id)) else { return Ok(false) };
-    in_time(api, &other, Subscription::decided).await?;
-    let has_gone = match api.coalescer.ask(Find(other)).await? {
-        Some(Found(other)) => other.end().is_some(),
-        None => true,
-    };
+    let has_gone = in_time(api, &other, Subscription::decided).await?;
     Ok(has_gone || api.store.history(&caller.org, &asked.thread, 0, None).await?.next_sequence != sequence)
 }
 
-/// Waits for another request of the thread, within bounds.
-async fn in_time(api: &Api, other: &RequestId, come: impl AsyncFnOnce(&Subscription)) -> ApiResult<()> {
-    let Some(Found(subscription)) = api.coalescer.ask(Find(other.clone())).await? else { return Ok(()) };
+/// Waits for another request of the thread, within bounds. Whether it has gone.
+async fn in_time(api: &Api, other: &RequestId, come: impl AsyncFnOnce(&Subscription)) -> ApiResult<bool> {
+    let Some(Found(subscription)) = api.coalescer.ask(Find(other.clone())).await? else { return Ok(true) };
     let wait = Duration::from_millis(api.config().stream.turn_wait_max_ms);
-    timeout(wait, come(&subscription)).await.map_err(|_| {
+    if timeout(wait, come(&subscription)).await.is_err() {
         let message = "the thread's other message is still being kept (turn_wait_max_ms)";
-        let mut failure = Failure::new(Code::TurnInProgress, message).retry_after_ms(1_000);
-        failure.conflicting_request_id = Some(other.as_str().into());
-        failure.into()
-    })
+        let failure = Failure::new(Code::TurnInProgress, message).retry_after_ms(1_000);
+        return Err(failure.conflicting(other.as_str()).into());
+    }
+    Ok(subscription.end().is_some())
 }
 
 /// A server that is about to stop takes no new work.

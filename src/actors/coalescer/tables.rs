@@ -440,7 +440,5 @@ fn not_now(running: &Turn, ask: &Ask) -> Decision {
     if let (Some(_), Some(first)) = (running.ending, first) {
         return Decision::Wait(first.clone());
     }
-    let mut failure = Failure::new(Code::TurnInProgress, "another message of this thread is being answered");
-    failure.conflicting_request_id = first.map(|request| request.as_str().into());
-    Decision::Reject(failure)
+    Decision::Reject(Failure::turn_in_progress(first.map(RequestId::as_str)))
 }

@@ -49,10 +49,7 @@ pub(super) fn read(api: &Api, caller: &Caller, request: &HttpRequest, mut fields
     let tools = tools(fields.list("tools")?, provider, limits.tools_max)?;
     let temperature = fields.number("temperature", 0.0, 2.0)?;
     let is_streamed = fields.flag("stream")?.unwrap_or(false);
-    let priority = messages::priority(request)?;
-    // Nobody is to wait behind a call that may wait.
-    let is_urgent = priority == Priority::User;
-    let wants_to_share = messages::may_share(request)? && fields.flag("coalesce")?.unwrap_or(true) && is_urgent;
+    let (priority, wants_to_share) = messages::urgency(request, &mut fields)?;
     let limit = fields.whole("max_tokens", 1, MAX_TOKENS_MAX)?;
     let completion_limit = fields.whole("max_completion_tokens", 1, MAX_TOKENS_MAX)?;
     let mut extra = fields.rest();

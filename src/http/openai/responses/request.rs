@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::input;
-use crate::chat::{ChatRequest, Priority};
+use crate::chat::ChatRequest;
 use crate::http::Api;
 use crate::http::caller::Caller;
 use crate::http::error::{ApiError, ApiResult};
@@ -57,10 +57,7 @@ pub(super) fn read(
     let temperature = fields.number("temperature", 0.0, 2.0)?;
     let max_tokens = fields.whole("max_output_tokens", 1, MAX_TOKENS_MAX)?;
     let is_streamed = fields.flag("stream")?.unwrap_or(false);
-    let priority = messages::priority(request)?;
-    // Nobody is to wait behind a call that may wait.
-    let is_urgent = priority == Priority::User;
-    let wants_to_share = messages::may_share(request)? && fields.flag("coalesce")?.unwrap_or(true) && is_urgent;
+    let (priority, wants_to_share) = messages::urgency(request, &mut fields)?;
     // Nothing is kept, whatever it says; and there is nothing to obfuscate.
     fields.flag("store")?;
     fields.take("stream_options");
