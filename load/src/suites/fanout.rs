@@ -1,13 +1,12 @@
 //! Fan-out: what it costs weir to deliver one event of one stream to one of many listeners.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::cpu::{count_deltas, measure};
+use super::cpu::{Used, measure};
 use super::seen;
+use super::tap::Tally;
 use crate::report::Report;
 use crate::target::{MOCK, Settings, Target, TargetArguments, TargetError};
 
@@ -34,14 +33,14 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
     let rate = arguments.rate.clamp(1, 1_000);
     let model = format!("text@tokens=10000000,gap_ms={},bytes=12", 1_000 / rate);
     let thread = target.api.create_thread().await?;
-    let (mut readers, events) = (JoinSet::new(), Arc::<AtomicU64>::default());
+    let (mut readers, tally) = (JoinSet::new(), Tally::new(arguments.listeners));
     let leader = target.api.send(&thread, MOCK, &model, "fan out").await?;
-    readers.spawn(count_deltas(leader, Arc::clone(&events)));
-    for _ in 1..arguments.listeners {
+    readers.spawn(tally.clone().count(0, leader));
+    for n in 1..arguments.listeners {
         let follower = target.api.join(&thread).await?;
-        readers.spawn(count_deltas(follower, Arc::clone(&events)));
+        readers.spawn(tally.clone().count(n, follower));
     }
-    let used = measure(&target, &events, Duration::from_secs(arguments.seconds.into())).await?;
+    let used = measure(|| target.cpu_time(), &tally, Duration::from_secs(arguments.seconds.into())).await?;
     let calls = target.mock.counts().calls_started;
     let broken = (0..).map_while(|_| readers.try_join_next()).count();
     readers.shutdown().await;
@@ -49,7 +48,7 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
 
     let mut report = Report::new("fanout");
     report.value("listeners", arguments.listeners);
-    used.report(&mut report, "event");
+    Used::report(&[used], &mut report, "", "event");
     report.check("one upstream call", calls == 1);
     report.check("no listener is cut off", broken == 0);
     let expected = f64::from(rate) * arguments.listeners as f64;

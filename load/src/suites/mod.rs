@@ -1,12 +1,15 @@
 //! Suites: the measurements, one a file. Each starts what it needs, and reports.
 
+mod beside;
 pub mod burst;
 pub mod cancel;
 pub mod cpu;
 pub mod fanout;
 pub mod idle;
 pub mod kill;
+mod progress;
 pub mod soak;
+mod tap;
 pub mod ttft;
 
 use std::future::Future;
