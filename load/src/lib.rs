@@ -5,6 +5,7 @@
 pub mod body;
 pub mod checks;
 pub mod client;
+pub mod clock;
 pub mod mock;
 pub mod report;
 pub mod samples;

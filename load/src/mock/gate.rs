@@ -14,9 +14,9 @@ impl Gate {
         Self(Semaphore::new(0))
     }
 
-    /// Lets the answer pass that has waited longest, or the next one that comes.
-    pub(super) fn open(&self) {
-        self.0.add_permits(1);
+    /// Lets so many answers pass: those that have waited longest, or the next ones that come.
+    pub(super) fn open(&self, count: usize) {
+        self.0.add_permits(count.min(Semaphore::MAX_PERMITS - self.0.available_permits()));
     }
 
     /// Forgets how often it was opened for answers that have not come.

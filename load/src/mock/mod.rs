@@ -85,7 +85,12 @@ impl Provider {
 
     /// Lets one answer go on that waits at its gate: the one that has waited longest, or the next to come there.
     pub fn open_gate(&self) {
-        self.gate.open();
+        self.open_gates(1);
+    }
+
+    /// The same for so many answers. From outside: `POST /__open/COUNT`.
+    pub fn open_gates(&self, count: usize) {
+        self.gate.open(count);
     }
 
     /// Forgets what it has seen; what is live stays so.

@@ -93,6 +93,11 @@ impl Provider {
                 self.reset();
                 (respond(200, "", JSON, "{}"), None)
             }
+            "POST" if path.starts_with("/__open/") => {
+                let count = path.rsplit('/').next().and_then(|count| count.parse().ok());
+                self.open_gates(count.unwrap_or(1));
+                (respond(200, "", JSON, "{}"), None)
+            }
             _ => {
                 self.counters.count(|counts| counts.strays += 1);
                 (respond(404, "", JSON, &frames::error("no such path", "invalid_request_error", None)), None)

@@ -216,3 +216,20 @@ async fn dropping_the_mock_closes_its_connections() {
     });
     refused.await.unwrap();
 }
+
+#[tokio::test]
+async fn gates_are_opened_from_outside_for_as_many_answers_as_are_named() {
+    let mock = Mock::start().await;
+    let client = client(&mock);
+    let mut streams = Vec::new();
+    for prompt in ["a", "b", "c"] {
+        streams.push(client.open(ask("gate@after=1,tokens=2", prompt)).await.unwrap());
+    }
+    mock.wait_until(|counts| counts.answers_held == 3).await;
+
+    let outside = Client::new(&format!("http://{}", mock.address())).unwrap();
+    assert_eq!(outside.send(Request::new("POST", "/__open/2")).await.unwrap().status(), 200);
+
+    let counts = mock.wait_until(|counts| counts.calls_finished == 2).await;
+    assert_eq!((counts.answers_held, counts.streams_live, counts.strays), (1, 1, 0));
+}

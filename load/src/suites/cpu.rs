@@ -35,7 +35,9 @@ pub struct Arguments {
 }
 
 /// After a round, for what is still to be done about its streams.
-const REST: Duration = Duration::from_millis(500);
+pub(super) const REST: Duration = Duration::from_millis(500);
+/// What is not measured, because it belongs to the starting.
+const STARTING: Duration = Duration::from_secs(1);
 
 /// Runs it.
 pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
@@ -171,8 +173,7 @@ pub(super) async fn measure(
     tally: &Tally,
     wall: Duration,
 ) -> Result<Used, TargetError> {
-    // The first second belongs to the starting.
-    sleep(Duration::from_secs(1)).await;
+    sleep(STARTING).await;
     let (start, used, things) = (Instant::now(), cpu()?, tally.total());
     sleep(wall).await;
     Ok(Used { cpu: cpu()? - used, wall: start.elapsed(), things: tally.total() - things })

@@ -26,17 +26,26 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Asks again until the answer is yes, for a bounded time. Returns how long that took; `None` if it never was.
-async fn until<F, Fut>(mut ask: F) -> Result<Option<Duration>, ApiError>
+async fn until<F, Fut>(ask: F) -> Result<Option<Duration>, ApiError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<bool, ApiError>>,
+{
+    until_within(PATIENCE, LOOK_INTERVAL, ask).await
+}
+
+/// The same for something that may take this long, and is looked at in these intervals.
+async fn until_within<F, Fut>(patience: Duration, interval: Duration, mut ask: F) -> Result<Option<Duration>, ApiError>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<bool, ApiError>>,
 {
     let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    while start.elapsed() < patience {
         if ask().await? {
             return Ok(Some(start.elapsed()));
         }
-        sleep(LOOK_INTERVAL).await;
+        sleep(interval).await;
     }
     Ok(None)
 }

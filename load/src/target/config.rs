@@ -10,13 +10,31 @@ pub const FAULTY: &str = "faulty";
 /// What a measurement wants to be different from the defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
+    server: Vec<String>,
     stream: Vec<String>,
+    calls: Option<usize>,
 }
 
 impl Settings {
     /// The defaults, with answers that end as soon as nobody listens to them.
     pub fn cancelling() -> Self {
         Self::default().stream("on_disconnect = \"cancel\"").stream("disconnect_grace_ms = 0")
+    }
+
+    /// With room for so many listeners at once, and no more calls than one that they share needs: what calls could
+    /// take, connections of clients may not.
+    pub fn listeners(self, count: usize) -> Self {
+        self.streams(count, FEW)
+    }
+
+    /// With room for so many connections of clients at once, and for so many calls to the provider.
+    pub fn streams(mut self, clients: usize, calls: usize) -> Self {
+        let clients = clients + FEW;
+        self.server.push(format!("connections_max = {clients}"));
+        self.stream.push(format!("streams_max = {}", calls + FEW));
+        self.stream.push(format!("listeners_max = {clients}"));
+        self.calls = Some(calls + FEW);
+        self
     }
 
     /// Adds a line to `[stream]`.
@@ -27,11 +45,15 @@ impl Settings {
 
     /// The configuration file, with the providers at this URL.
     pub fn config(&self, provider_url: &str) -> String {
-        let stream = self.stream.join("\n");
-        let wide = "rps = 100000.0\nconcurrency = 10000\nburst = 100000";
+        let (server, stream) = (self.server.join("\n"), self.stream.join("\n"));
+        let pace = |calls| format!("rps = 100000.0\nconcurrency = {calls}\nburst = 100000");
+        let wide = pace(self.calls.unwrap_or(CALLS));
+        // Files are kept free for the calls of every provider.
+        let demo = self.calls.map(|_| format!("[providers.demo]\nconcurrency = {FEW}\n\n")).unwrap_or_default();
+        let faulty = pace(self.calls.map_or(CALLS, |_| FEW));
         let patient = "headers_timeout_ms = 600000\nttft_timeout_ms = 600000\nidle_timeout_ms = 600000";
         let hasty = "headers_timeout_ms = 1000\nttft_timeout_ms = 1000\nidle_timeout_ms = 1000";
-        let providers = [(MOCK, wide, patient), (NARROW, NARROW_PACE, patient), (FAULTY, wide, hasty)];
+        let providers = [(MOCK, &*wide, patient), (NARROW, NARROW_PACE, patient), (FAULTY, &*faulty, hasty)];
         let providers = providers.map(|(name, pace, timeouts)| {
             format!(
                 "[providers.{name}]\ndialect = \"openai_chat\"\nbase_url = \"{provider_url}\"\napi_key_env = \"\"\n\
@@ -40,12 +62,16 @@ impl Settings {
         });
         let providers = providers.join("\n");
         format!(
-            "default_provider = \"{MOCK}\"\n\n[server]\nbind = \"127.0.0.1:0\"\n\n[store]\npath = \"weir.db\"\n\n\
-             [stream]\n{stream}\n\n{providers}"
+            "default_provider = \"{MOCK}\"\n\n[server]\nbind = \"127.0.0.1:0\"\n{server}\n\n[store]\npath = \"weir.db\"\n\n\
+             [stream]\n{stream}\n\n{demo}{providers}"
         )
     }
 }
 
+/// Calls at once where nothing else is wanted.
+const CALLS: usize = 10_000;
+/// What is enough where few are wanted, and what is added to what is counted.
+const FEW: usize = 16;
 const NARROW_PACE: &str = "rps = 100000.0\nconcurrency = 1\nburst = 100000\nqueue_wait_max_ms = 600000";
 
 #[cfg(test)]
@@ -59,5 +85,15 @@ mod tests {
         assert_eq!(config.matches("base_url = \"http://127.0.0.1:1/v1\"").count(), 3);
         let stream = "[stream]\non_disconnect = \"cancel\"\ndisconnect_grace_ms = 0\nretain_ms = 5000\n";
         assert!(config.contains(stream), "{config}");
+    }
+
+    #[test]
+    fn files_are_left_for_as_many_connections_as_are_wanted() {
+        let config = Settings::default().streams(9_000, 100).config("http://127.0.0.1:1/v1");
+
+        for line in ["connections_max = 9016", "listeners_max = 9016", "streams_max = 116", "concurrency = 116"] {
+            assert_eq!(config.matches(line).count(), 1, "{line} in {config}");
+        }
+        assert_eq!(config.matches("concurrency = 16\n").count(), 2, "{config}");
     }
 }

@@ -52,6 +52,15 @@ pub enum TargetError {
     NoProcess,
     /// The process cannot be looked at.
     Usage(io::Error),
+    /// A process may not open as many files as it needs.
+    Files {
+        /// How many it needs.
+        needed: usize,
+        /// How many it may have.
+        limit: usize,
+        /// The most streams that it can have.
+        most: usize,
+    },
     /// It does not answer as it should.
     Api(ApiError),
 }
@@ -67,6 +76,11 @@ impl fmt::Display for TargetError {
             }
             TargetError::NoProcess => f.write_str("this needs the process: give --pid, or let it start weir itself"),
             TargetError::Usage(error) => write!(f, "cannot look at the process: {error}"),
+            TargetError::Files { needed, limit, most } => write!(
+                f,
+                "this needs {needed} open files in one process, which may have {limit} (ulimit -Hn): at most {most} \
+                 streams"
+            ),
             TargetError::Api(error) => error.fmt(f),
         }
     }
@@ -108,11 +122,22 @@ impl Target {
     /// Starts the mock, and weir unless one runs already, and asks it for its health.
     pub async fn start(arguments: &TargetArguments, settings: Settings) -> Result<Self, TargetError> {
         let mock = Mock::bind(arguments.mock_bind, None).await.map_err(TargetError::Mock)?;
+        let provider_url = mock.url();
+        Self::start_with(arguments, settings, mock, &provider_url).await
+    }
+
+    /// The same with a provider at this URL, which may be another one than the mock.
+    pub async fn start_with(
+        arguments: &TargetArguments,
+        settings: Settings,
+        mock: Mock,
+        provider_url: &str,
+    ) -> Result<Self, TargetError> {
         let (weir, url) = match &arguments.url {
             Some(url) => (None, url.clone()),
             None => {
                 let program = arguments.weir.clone().unwrap_or_else(beside_this_program);
-                let weir = Weir::start(Launch::weir(program, settings.config(&mock.url()))).await?;
+                let weir = Weir::start(Launch::weir(program, settings.config(provider_url))).await?;
                 let url = weir.url().to_owned();
                 (Some(weir), url)
             }

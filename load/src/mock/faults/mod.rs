@@ -72,6 +72,8 @@ macro_rules! behaviours {
 behaviours! {
     /// The good case.
     "text", All, shapes::text;
+    /// Age: each text is the time at which it is written, after an `@`, so that a reader can tell how long it took.
+    "stamped", Nothing, shapes::stamped;
     /// Tool calls: arguments in pieces, and a finish reason of its own.
     "tool_call", Nothing, shapes::tool_call;
     /// Reasoning before the text.

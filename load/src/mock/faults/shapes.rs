@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Asked, Plan, Script, Step, chunk, end, refusals};
+use crate::clock::{STAMP, now_ns};
 use crate::mock::dialect::Dialect;
 use crate::mock::frames::{self, Refusal};
 use crate::mock::script::framed;
@@ -27,6 +28,25 @@ const ARGUMENTS: [&str; 4] = ["{\"city\":", "\"Zür", "ich\",", "\"days\":3}"];
 
 pub(super) fn text(asked: &Asked) -> Script {
     Box::new(asked.opening().chain(asked.tokens(0..asked.plan.tokens)).chain(asked.closing()))
+}
+
+pub(super) fn stamped(asked: &Asked) -> Script {
+    // Elsewhere the end repeats the text.
+    if asked.dialect != Dialect::OpenaiChat {
+        return refusals::not_in_this_dialect(asked);
+    }
+    let (speaker, Plan { tokens, gap, bytes, .. }) = (asked.clone(), asked.plan);
+    let texts = (0..tokens).flat_map(move |n| {
+        let speaker = speaker.clone();
+        let wait = (n > 0).then_some(Step::Wait(gap));
+        // Made when it is its turn to be written, not before the wait.
+        let text = iter::once_with(move || {
+            let stamp = format!("{STAMP}{}", now_ns());
+            chunk(speaker.text(&format!("{stamp:.<bytes$}")).as_bytes())
+        });
+        wait.into_iter().chain(text)
+    });
+    Box::new(asked.opening().chain(texts).chain(asked.closing()))
 }
 
 pub(super) fn tool_call(asked: &Asked) -> Script {

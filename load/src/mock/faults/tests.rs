@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::client::{Arrived, ClientError, Connection, Events, Head, Request, Response, openai_text_of};
+use crate::clock::{STAMP, now_ns};
 use crate::mock::{Provider, expected_reasoning, expected_text};
 
 const PROMPT: &str = "tell me of the river";
@@ -107,6 +108,25 @@ async fn tokens_come_at_an_even_rate() {
     let told = call("text@tokens=101,gap_ms=7,first_ms=100").await;
 
     assert_eq!(told.took.as_millis(), 800);
+}
+
+#[test]
+fn a_stamp_is_the_time_of_its_writing_and_not_of_the_pause_before() {
+    let plan = "stamped@tokens=2,gap_ms=7,bytes=40".parse().unwrap();
+    let asked =
+        Asked { plan, dialect: Dialect::OpenaiChat, prompt: PROMPT.into(), call: 1, earlier: 0, include_usage: true };
+    let mut steps = asked.script().skip_while(|step| *step != Step::Wait(Duration::from_millis(7)));
+    assert!(steps.next().is_some());
+
+    let before = now_ns();
+    let Some(Step::Bytes(bytes)) = steps.next() else { panic!("a chunk follows the pause") };
+
+    let chunk = String::from_utf8_lossy(&bytes).into_owned();
+    let (_, text) = chunk.split_once(STAMP).unwrap();
+    let text = text.split('"').next().unwrap();
+    let stamp: u64 = text.trim_end_matches('.').parse().unwrap();
+    assert!(before <= stamp && stamp <= now_ns());
+    assert_eq!(text.len() + 1, 40);
 }
 
 #[tokio::test(start_paused = true)]

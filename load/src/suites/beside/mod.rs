@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpStream;
 
-pub(super) use nginx::{Nginx, Site};
+pub(super) use nginx::{LISTEN, Nginx, PUBLISH, Site};
 pub(super) use rounds::{Spread, ratio};
 
 use crate::client::{Client, ClientError, Events, Request};
@@ -121,14 +121,15 @@ pub(super) async fn proxy(arguments: &BesideArguments, mock: SocketAddr, report:
     if arguments.beside != Some(Beside::Nginx) {
         return None;
     }
-    start(&arguments.nginx, Site::Proxy { to: mock, keepalive: KEEPALIVE }, report).await
+    start(&arguments.nginx, "nginx", Site::Proxy { to: mock, keepalive: KEEPALIVE }, report).await
 }
 
-async fn start(program: &Path, site: Site, report: &mut Report) -> Option<Nginx> {
+/// Starts an nginx. `None` without one, which the report then says of `what` is not compared with.
+pub(super) async fn start(program: &Path, what: &str, site: Site, report: &mut Report) -> Option<Nginx> {
     match Nginx::start(program, site).await {
         Ok(nginx) => Some(nginx),
         Err(why) => {
-            report.line(format!("Not compared with nginx: {why}"));
+            report.line(format!("Not compared with {what}: {why}"));
             None
         }
     }

@@ -35,13 +35,26 @@ pub(in crate::suites) enum Site {
         /// Connections to it that each worker keeps open.
         keepalive: usize,
     },
+    /// Gives everybody who listens what is published, by nchan.
+    Nchan,
 }
+
+/// Where a site of [`Site::Nchan`] is published to.
+pub(in crate::suites) const PUBLISH: &str = "/publish";
+/// Where it is listened to.
+pub(in crate::suites) const LISTEN: &str = "/listen";
+/// The file of nchan, in the folder of nginx's modules.
+const NCHAN: &str = "ngx_nchan_module.so";
+/// Messages that nchan keeps for those who come late.
+const NCHAN_KEPT: usize = 100;
 
 /// Why there is none to measure.
 #[derive(Debug)]
 pub(in crate::suites) enum Unavailable {
     /// There is no such program.
     Missing(PathBuf),
+    /// It has no nchan, which should be this file.
+    NoNchan(PathBuf),
     /// It does not start; with what it said.
     Failed(String),
 }
@@ -51,6 +64,9 @@ impl fmt::Display for Unavailable {
         match self {
             Unavailable::Missing(program) => {
                 write!(f, "there is no {} (Debian: nginx-light); --nginx names another one", program.display())
+            }
+            Unavailable::NoNchan(module) => {
+                write!(f, "there is no {} (Debian: libnginx-mod-nchan)", module.display())
             }
             Unavailable::Failed(said) => write!(f, "it did not start: {said}"),
         }
@@ -76,26 +92,34 @@ pub(in crate::suites) struct Nginx {
 impl Nginx {
     /// Starts one on a free port of the loopback interface and waits until it listens.
     pub(in crate::suites) async fn start(program: &Path, site: Site) -> Result<Self, Unavailable> {
+        let module = match site {
+            Site::Proxy { .. } => None,
+            Site::Nchan => Some(nchan(program).await?),
+        };
+        let module = module.as_deref();
         for _ in 1..PORTS_TRIED_MAX {
-            match Self::start_at(program, site, free_address()?).await {
+            match Self::start_at(program, module, site, free_address()?).await {
                 Err(Unavailable::Failed(said)) if is_taken(&said) => {}
                 other => return other,
             }
         }
-        Self::start_at(program, site, free_address()?).await
+        Self::start_at(program, module, site, free_address()?).await
     }
 
-    async fn start_at(program: &Path, site: Site, address: SocketAddr) -> Result<Self, Unavailable> {
+    async fn start_at(
+        program: &Path,
+        module: Option<&Path>,
+        site: Site,
+        address: SocketAddr,
+    ) -> Result<Self, Unavailable> {
         let directory = tempfile::Builder::new().prefix("weir-load-nginx-").tempdir()?;
-        let text = config(directory.path(), address, site, geteuid().is_root());
+        let module = module.map(|module| format!("load_module {};\n", module.display())).unwrap_or_default();
+        let text = module + &config(directory.path(), address, site, geteuid().is_root());
         fs::write(directory.path().join(CONFIG_FILE), text)?;
         let mut command = Command::new(program);
         command.arg("-p").arg(directory.path()).args(["-e", "stderr", "-c", CONFIG_FILE]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut master = command.spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Unavailable::Missing(program.to_owned()),
-            _ => error.into(),
-        })?;
+        let mut master = command.spawn().map_err(|error| missing(program, error))?;
         let pid = master.id().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let stderr = master.stderr.take().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
         // From here on, dropping it stops the process.
@@ -131,6 +155,28 @@ impl Drop for Nginx {
             let _ = kill_process(pid, Signal::TERM);
         }
     }
+}
+
+fn missing(program: &Path, error: io::Error) -> Unavailable {
+    match error.kind() {
+        io::ErrorKind::NotFound => Unavailable::Missing(program.to_owned()),
+        _ => error.into(),
+    }
+}
+
+/// The file of nchan where this nginx has its modules.
+async fn nchan(program: &Path) -> Result<PathBuf, Unavailable> {
+    let built = Command::new(program).arg("-V").stdin(Stdio::null()).output().await;
+    let built = built.map_err(|error| missing(program, error))?;
+    let module = modules(&String::from_utf8_lossy(&built.stderr)).join(NCHAN);
+    if module.exists() { Ok(module) } else { Err(Unavailable::NoNchan(module)) }
+}
+
+/// The folder of its modules, by what it says about how it was built.
+fn modules(built: &str) -> PathBuf {
+    let options = built.split_whitespace();
+    let folder = options.filter_map(|option| option.strip_prefix("--modules-path=")).next();
+    folder.unwrap_or("/usr/lib/nginx/modules").into()
 }
 
 /// A port that nobody has at this moment. Somebody may have it when it is wanted, so that is to be expected.
@@ -203,12 +249,20 @@ impl Site {
                  proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      proxy_buffering off;\n      \
                  proxy_read_timeout 600s;\n    }}\n  }}\n"
             ),
+            Site::Nchan => format!(
+                "  server {{\n    listen {address} backlog=4096;\n    nchan_channel_id answer;\n    \
+                 nchan_message_buffer_length {NCHAN_KEPT};\n    nchan_subscriber_first_message newest;\n    \
+                 location = {PUBLISH} {{ nchan_publisher; }}\n    \
+                 location = {LISTEN} {{ nchan_subscriber eventsource; }}\n  }}\n"
+            ),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const MOCK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
@@ -246,6 +300,27 @@ mod tests {
         let written = config.lines().filter(|line| line.contains("_path ") || line.starts_with("pid "));
         assert_eq!(written.clone().count(), 6);
         written.for_each(|line| assert!(line.contains(" /here/"), "{line}"));
+    }
+
+    #[test]
+    fn nchan_is_looked_for_where_nginx_has_its_modules() {
+        let built =
+            "nginx version: nginx/1.22.1\nconfigure arguments: --prefix=/x --modules-path=/a/modules --with-y\n";
+
+        assert_eq!(modules(built), Path::new("/a/modules"));
+        assert_eq!(modules("nginx version: nginx/1.22.1"), Path::new("/usr/lib/nginx/modules"));
+    }
+
+    #[tokio::test]
+    async fn an_nginx_without_nchan_names_the_file_that_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("nginx");
+        fs::write(&program, "#!/bin/sh\necho 'arguments: --modules-path=/no/such' >&2\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+
+        let why = Nginx::start(&program, Site::Nchan).await.unwrap_err().to_string();
+
+        assert_eq!(why, "there is no /no/such/ngx_nchan_module.so (Debian: libnginx-mod-nchan)");
     }
 
     #[test]
