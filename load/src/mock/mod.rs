@@ -17,6 +17,7 @@ mod request;
 pub mod script;
 mod server;
 mod text;
+mod watch;
 
 use std::collections::HashMap;
 use std::io;
@@ -37,11 +38,13 @@ pub use plan::{Plan, PlanError};
 pub use rate::Rate;
 pub use server::Ending;
 pub use text::Voice;
+pub use watch::Watched;
 
 use counters::Counters;
 use faults::Says;
 use gate::Gate;
 use rate::Meter;
+use watch::Watches;
 
 /// Models and prompts that [`Provider`] counts the attempts of; beyond that it forgets them all.
 const ATTEMPTS_MAX: usize = 100_000;
@@ -54,13 +57,14 @@ pub struct Provider {
     counters: Counters,
     attempts: Mutex<HashMap<(String, String), u32>>,
     gate: Gate,
+    watches: Watches,
 }
 
 impl Provider {
     /// A provider that has seen nothing yet. It refuses calls beyond `rate`, if there is one.
     pub fn new(rate: Option<Rate>) -> Self {
-        let (meter, attempts) = (Mutex::default(), Mutex::default());
-        Self { rate, meter, counters: Counters::new(), attempts, gate: Gate::new() }
+        let (meter, attempts, watches) = (Mutex::default(), Mutex::default(), Watches::default());
+        Self { rate, meter, counters: Counters::new(), attempts, gate: Gate::new(), watches }
     }
 
     /// What it has seen.
@@ -81,6 +85,11 @@ impl Provider {
     /// The newest call.
     pub fn last_call(&self) -> Option<Call> {
         self.counters.last_call()
+    }
+
+    /// Watches the next call with this prompt.
+    pub fn watch(&self, prompt: &str) -> Watched<'_> {
+        self.watches.watch(prompt)
     }
 
     /// Lets one answer go on that waits at its gate: the one that has waited longest, or the next to come there.

@@ -115,6 +115,7 @@ impl Provider {
             let body = frames::error("model, or messages with one of the user", "invalid_request_error", None);
             return respond(400, "", JSON, &body);
         };
+        self.watches.started(&prompt, call);
         match model.parse() {
             Ok(plan) => {
                 let earlier = self.count_attempt(&model, &prompt);
@@ -162,6 +163,7 @@ struct RunningCall<'p> {
 impl Drop for RunningCall<'_> {
     fn drop(&mut self) {
         self.provider.counters.call_ended(self.number, self.outcome);
+        self.provider.watches.ended(self.number, self.outcome);
     }
 }
 

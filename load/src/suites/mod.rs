@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod fanout;
 pub mod idle;
 pub mod kill;
+mod left;
 mod progress;
 pub mod soak;
 mod tap;

@@ -152,3 +152,5 @@ pub(super) fn each_us(cpu: Duration, things: u64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod with_nginx;

@@ -1,4 +1,4 @@
-//! What is decided about comparisons; nginx itself where it is installed.
+//! What is decided about comparisons.
 
 use super::*;
 use crate::mock::Mock;
@@ -68,24 +68,4 @@ async fn nobody_is_started_who_was_not_asked_for() {
 
     assert!(proxy(&arguments(None, "nginx"), mock.address(), &mut report).await.is_none());
     assert!(report.lines().is_empty());
-}
-
-#[tokio::test]
-async fn an_nginx_passes_answers_on_and_is_gone_afterwards() {
-    let mut report = Report::new("x");
-    let mock = Mock::start().await;
-    let nginx = proxy(&arguments(Some(Beside::Nginx), "nginx"), mock.address(), &mut report).await;
-    let nginx = nginx.expect("nginx is installed (Debian: nginx-light)");
-    let way = Way::nginx(&nginx).unwrap();
-
-    let mut events = way.ask(way.ticket().await.unwrap(), "text@tokens=3,gap_ms=0", "hello").await.unwrap();
-    let events: Vec<_> = events.rest().await.unwrap().into_iter().map(|arrived| arrived.event).collect();
-
-    assert_eq!(events.iter().filter(|event| way.is_token(event)).count(), 3);
-    assert_eq!(events.iter().filter(|event| way.is_end(event)).count(), 1);
-    assert!(way.is_end(events.last().unwrap()));
-    assert!(nginx.workers().unwrap() > 0);
-    assert!(nginx.cpu_time().is_ok());
-    drop(nginx);
-    mock.wait_until(|counts| counts.connections_live == 0).await;
 }

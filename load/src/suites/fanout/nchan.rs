@@ -112,7 +112,7 @@ async fn publish(connection: &mut Connection<TcpStream>) -> Result<(), ClientErr
 }
 
 #[cfg(test)]
-mod tests {
+mod with_nchan {
     use std::path::Path;
 
     use super::*;
