@@ -9,6 +9,8 @@ mod adapters;
 #[cfg(test)]
 mod burst;
 #[cfg(test)]
+mod canaries;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod checks;
@@ -16,6 +18,8 @@ mod checks;
 mod connections;
 #[cfg(test)]
 mod disconnect;
+#[cfg(test)]
+mod doctor;
 #[cfg(test)]
 mod fallback;
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod cancel;
 pub mod cpu;
 pub mod fanout;
 pub mod idle;
+pub mod junk;
 pub mod kill;
 mod left;
 mod progress;
