@@ -53,6 +53,8 @@ mod proxy;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod rendering;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod session;

@@ -84,7 +84,7 @@ const SOURCES: &[(&str, &str, &str)] = files![
     "index.html" HTML, "admin.html" HTML,
     "admin.css" CSS, "admin.js" JS, "answer.js" JS, "api.js" JS, "app.js" JS, "base.css" CSS, "chart.js" JS,
     "chat.css" CSS, "composer.js" JS, "conversation.js" JS, "dom.js" JS, "follow.js" JS, "growing.js" JS,
-    "icon.svg" SVG, "picker.js" JS, "render.js" JS, "scroll.js" JS, "signin.js" JS, "sse.js" JS,
+    "icon.svg" SVG, "picker.js" JS, "render.js" JS, "rich.js" JS, "scroll.js" JS, "signin.js" JS, "sse.js" JS,
     "theme.js" JS, "threads.js" JS, "turns.js" JS, "words.js" JS,
 ];
 
