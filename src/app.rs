@@ -15,7 +15,7 @@ use std::time::Duration;
 use actix::{Actor, Arbiter};
 use actix_web::dev::ServerHandle;
 use actix_web::web::Data;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::actors::coalescer::{self, Coalescer, Streams, Whose, tables};
@@ -237,7 +237,8 @@ impl App {
         let Upstream { coalescer, pacers, given_up } = upstream.map_err(StartError::Provider)?;
         let drain = Drain::default();
         let config = live.get();
-        let api = Data::new(Api { live, coalescer, pacers, store, metrics, sessions: Sessions::default(), drain });
+        let (sessions, renderings) = (Sessions::default(), Semaphore::new(live.get().server.renderings_max));
+        let api = Data::new(Api { live, coalescer, pacers, store, metrics, sessions, renderings, drain });
 
         let address = listener.local_addr().map_err(StartError::Server)?;
         let admin_address = admin_listener.as_ref().map(std::net::TcpListener::local_addr).transpose();

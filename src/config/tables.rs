@@ -80,6 +80,8 @@ tables! {
         keep_alive_ms: u64 = 75_000 => 0..=DAY_MS;
         /// Connections at once, over all threads; on a few more, health checks are answered and others refused.
         connections_max: usize = 10_000 => 1..=1_000_000;
+        /// Texts that are rendered as HTML at once for `/api/render`; more are answered with `overloaded`.
+        renderings_max: usize = 16 => 1..=1_024;
         /// The largest body of a request, in bytes.
         body_bytes_max: usize = MIB => KIB..=GIB;
         /// The largest head of a request, in bytes.

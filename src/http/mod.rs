@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::HttpRequest;
 use actix_web::web::{self, ServiceConfig};
+use tokio::sync::Semaphore;
 
 use self::error::{ApiError, ApiResult};
 use self::path::at;
@@ -74,6 +75,7 @@ fn chat(app: &mut ServiceConfig) {
         .service(at("/api/threads/{thread}/stop").post(cancel::stop))
         .service(at("/api/requests/{request}").document(requests::state))
         .service(at("/api/requests/{request}/stream").stream(streams::of_request))
+        .service(at("/api/render").post(rendering::growing))
         .service(at("/api/providers").document(health::providers))
         .service(at("/").document(page::index));
     app.service(at("/v1/chat/completions").post(openai::chat::complete))
@@ -114,6 +116,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Who has signed in.
     pub sessions: Sessions,
+    /// Places for texts that are being rendered.
+    pub renderings: Semaphore,
     /// Whether the server is about to stop.
     pub drain: Drain,
 }

@@ -1,5 +1,5 @@
-//! Rendering: messages with their text as HTML, for clients that ask with `?render=html`. Only answers that have ended
-//! are rendered, so that nothing of this is in the way of a stream.
+//! Rendering: texts as HTML. Messages have it beside their text for clients that ask with `?render=html`, once they have
+//! ended. Of an answer that still grows a reader sends what is open (`/api/render`), so that streams know nothing of it.
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data, Path, Query};
@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
+use super::fields::Fields;
 use crate::chat::{MessageId, Role, ThreadId};
 use crate::event::Status;
-use crate::failure::Code;
+use crate::failure::{Code, Failure};
 use crate::markdown;
 use crate::store::Message;
 
@@ -50,6 +51,39 @@ pub(super) async fn message(
     let found = api.store.message(&caller.org, &thread, &message).await?;
     let found = found.ok_or_else(|| ApiError::new(Code::NotFound, "no such message"))?;
     Ok(HttpResponse::Ok().json(shown(vec![found], wanted.render).await?.pop()))
+}
+
+/// The open end of a text that grows, as HTML.
+#[derive(Debug, Serialize)]
+struct Rendered {
+    /// How much of the text is settled, in UTF-16 units, in which browsers count.
+    settled: usize,
+    html: String,
+    rest: String,
+}
+
+impl Rendered {
+    fn of(text: &str) -> Option<Self> {
+        let markdown::Growing { settled, html, rest } = markdown::growing(text)?;
+        Some(Self { settled: text[..settled].encode_utf16().count(), html, rest })
+    }
+}
+
+/// `POST /api/render`
+pub(super) async fn growing(api: Data<Api>, _caller: Caller, mut fields: Fields) -> ApiResult {
+    let text = fields.text("text")?.ok_or_else(|| ApiError::field("text", "text is missing"))?;
+    fields.finish()?;
+    let Ok(_place) = api.renderings.try_acquire() else {
+        let message = "as many texts are being rendered as may be at once (server.renderings_max)";
+        return Err(ApiError(Failure::new(Code::Overloaded, message).retry_after_ms(1_000)));
+    };
+    let rendered = web::block(move || Rendered::of(&text)).await;
+    let rendered = rendered.map_err(|_| ApiError::new(Code::Internal, "the text could not be rendered"))?;
+    let too_long = || {
+        let message = format!("text may have at most {} bytes", markdown::TEXT_BYTES_MAX);
+        ApiError(Failure::new(Code::TooLarge, message).param("text"))
+    };
+    Ok(HttpResponse::Ok().json(rendered.ok_or_else(too_long)?))
 }
 
 /// The messages as they are wanted. Rendering may take a while, so it does not run on the server's own threads.

@@ -77,7 +77,7 @@ enum Answer {
 use Answer::{HasEnded, Runs};
 
 /// Every route: its method and path, whom it is for, what it is asked about, what it answers.
-const ROUTES: [(&str, &str, For, Answer, u16); 37] = [
+const ROUTES: [(&str, &str, For, Answer, u16); 38] = [
     ("GET", "/health", For::Anybody, Runs, 200),
     ("GET", "/ready", For::Anybody, Runs, 200),
     ("GET", "/", For::Anybody, Runs, 200),
@@ -87,6 +87,7 @@ const ROUTES: [(&str, &str, For, Answer, u16); 37] = [
     ("POST", "/api/session", For::Anybody, Runs, 200),
     ("DELETE", "/api/session", For::Anybody, Runs, 204),
     ("GET", "/api/providers", For::Clients, Runs, 200),
+    ("POST", "/api/render", For::Members, Runs, 200),
     ("POST", "/api/threads", For::Members, Runs, 201),
     ("GET", "/api/threads", For::Members, Runs, 200),
     ("GET", "/api/threads/{thread}", For::Org, Runs, 200),
@@ -174,6 +175,7 @@ fn body(method: &str, path: &str) -> Option<Value> {
         "POST" if path.starts_with("/v1") => {
             Some(json!({ "model": "mock/mock", "messages": [{ "role": "user", "content": "hello" }] }))
         }
+        "POST" if path == "/api/render" => Some(json!({ "text": "hello" })),
         "POST" if path == "/api/session" => Some(json!({ "key": "colleague" })),
         "POST" if is_message => Some(message("and then?", "mock")),
         "PATCH" if path.starts_with("/api/threads") => Some(json!({ "pinned": true })),

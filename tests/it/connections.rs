@@ -360,7 +360,7 @@ async fn who_speaks_http_1_0_gets_streams_that_end_with_the_connection() {
 }
 
 /// Every path, and what it allows.
-const PATHS: [(&str, &str); 30] = [
+const PATHS: [(&str, &str); 31] = [
     ("/", "GET, HEAD"),
     ("/admin", "GET, HEAD"),
     ("/assets/app.js", "GET, HEAD"),
@@ -368,6 +368,7 @@ const PATHS: [(&str, &str); 30] = [
     ("/ready", "GET, HEAD"),
     ("/api/session", "GET, HEAD, POST, DELETE"),
     ("/api/providers", "GET, HEAD"),
+    ("/api/render", "POST"),
     ("/api/threads", "POST, GET, HEAD"),
     ("/api/threads/THREAD", "GET, HEAD, PATCH, DELETE"),
     ("/api/threads/THREAD/messages", "POST"),

@@ -57,6 +57,8 @@ mod proxy;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod rendering;
+#[cfg(test)]
 mod resume;
 #[cfg(test)]
 mod session;

@@ -2,7 +2,8 @@
 
 import { announce, copy, el, icon, iconButton } from './dom.js';
 import { GrowingText } from './growing.js';
-import { render, sourceLink } from './render.js';
+import { sourceLink } from './render.js';
+import { RichText } from './rich.js';
 import { canRetry, details, duration, facts, sentence } from './words.js';
 
 const ACTIVITIES = { search: 'Searching', fetch: 'Reading', code: 'Running code', mcp: 'Using a tool', image: 'Making an image' };
@@ -31,7 +32,7 @@ export class Answer {
       wait: part('p', 'wait'),
       thinking: part('details', 'thinking'),
       activities: part('ul', 'activities', { 'aria-label': 'What the provider did' }),
-      body: el('div', { class: 'body plain' }),
+      body: el('div', { class: 'body rich' }),
       tools: part('div', 'tools'),
       sources: part('ol', 'sources', { 'aria-label': 'Sources' }),
       note: part('p', 'note'),
@@ -40,7 +41,7 @@ export class Answer {
     };
     const thoughts = el('div', { class: 'plain' });
     this.#parts.thinking.append(el('summary', { text: 'Reasoning' }), thoughts);
-    this.#text = new GrowingText(this.#parts.body);
+    this.#text = new RichText(this.#parts.body, () => this.#citations);
     this.#thoughts = new GrowingText(thoughts);
     this.root = el('article', { class: 'answer is-running', 'aria-busy': 'true' },
       el('h3', { class: 'sr', text: 'Answer' }), ...Object.values(this.#parts));
@@ -162,7 +163,6 @@ export class Answer {
   show(message, knownFacts = {}) {
     this.id = message.id;
     this.facts = { provider: message.provider, model: message.model, usage: message.usage, ...knownFacts };
-    this.#text.set(textOf(message.content));
     if (message.reasoning) {
       this.#parts.thinking.hidden = false;
       this.#thoughts.set(message.reasoning);
@@ -171,20 +171,16 @@ export class Answer {
     this.#parts.sources.replaceChildren();
     this.#cite(message.citations ?? []);
     for (const call of message.tool_calls ?? []) this.#tool({ ...call, complete: true, valid: true });
-    if (message.status === 'streaming') {
-      if (!this.#text.isEmpty) this.#begin();
-      return;
-    }
-    this.#settle(message.status, message.finish_reason, message.meta?.error);
-    if (typeof message.html === 'string') this.rich(message.html);
+    const text = textOf(message.content);
+    if (typeof message.html === 'string') this.#text.show(message.html, text);
+    else this.#text.set(text);
+    if (message.status !== 'streaming') this.#settle(message.status, message.finish_reason, message.meta?.error);
+    else if (text) this.#begin();
   }
 
-  /** Replaces the plain text by what the server has rendered. */
+  /** Shows the whole text as the server has rendered it. */
   rich(html) {
-    if (!html) return;
-    this.#text.flush();
-    this.#parts.body.className = 'body rich';
-    render(this.#parts.body, html, this.#citations);
+    if (html) this.#text.show(html);
   }
 
   /** Ends the answer with an error that is not (yet) the server's own end of it. */

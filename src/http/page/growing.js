@@ -12,7 +12,8 @@ let isScheduled = false;
 /** Calls `listener` after each frame in which text has grown. */
 export function afterGrowth(listener) { listeners.add(listener); }
 
-function schedule(text) {
+/** Calls `text.flush()` in the next frame. */
+export function schedule(text) {
   dirty.add(text);
   if (isScheduled) return;
   isScheduled = true;
@@ -22,8 +23,9 @@ function schedule(text) {
 
 function flush() {
   isScheduled = false;
-  for (const text of dirty) text.flush();
+  const texts = [...dirty];
   dirty.clear();
+  for (const text of texts) text.flush();
   for (const listener of listeners) listener();
 }
 

@@ -5,13 +5,44 @@ import { copy, el, icon } from './dom.js';
 // Browsers that enforce trusted types let only this policy make HTML.
 const policy = globalThis.trustedTypes?.createPolicy('weir-answers', { createHTML: (html) => html });
 
-/** Puts the server's HTML of an answer into `root`. */
-export function render(root, html, citations) {
-  root.innerHTML = policy ? policy.createHTML(html) : html;
+/** The server's HTML of an answer, or of a part of it, as nodes of the page. */
+export function made(html, citations) {
+  const template = document.createElement('template');
+  template.innerHTML = policy ? policy.createHTML(html) : html;
+  const root = template.content;
+  for (const node of [...root.childNodes]) if (node.nodeType === Node.TEXT_NODE && !node.data.trim()) node.remove();
   for (const block of root.querySelectorAll('p, li, h1, h2, h3, h4, h5, h6, blockquote, th, td')) block.dir = 'auto';
   for (const pre of root.querySelectorAll('pre')) frameCode(pre);
   for (const table of root.querySelectorAll('table')) frameTable(table);
   if (citations?.length) linkCitations(root, citations);
+  return root;
+}
+
+/** Makes `root`'s nodes from the `from`th on those of `wanted`, and leaves alone what is right already. */
+export function patch(root, from, wanted) {
+  let old = root.childNodes[from] ?? null;
+  for (const node of [...wanted.childNodes]) {
+    const next = old?.nextSibling ?? null;
+    if (!old) root.append(node);
+    else if (!old.isEqualNode(node)) change(old, node);
+    old = next;
+  }
+  while (old) {
+    const next = old.nextSibling;
+    old.remove();
+    old = next;
+  }
+}
+
+function change(old, wanted) {
+  const isAlike = old.nodeName === wanted.nodeName && old.className === wanted.className;
+  if (!isAlike) old.replaceWith(wanted);
+  else if (old.nodeType === Node.ELEMENT_NODE) {
+    for (const { name } of [...old.attributes]) if (!wanted.hasAttribute(name)) old.removeAttribute(name);
+    for (const { name, value } of wanted.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    patch(old, 0, wanted);
+  } else if (wanted.data.startsWith(old.data)) old.appendData(wanted.data.slice(old.data.length));
+  else old.data = wanted.data;
 }
 
 function frameCode(pre) {

@@ -2,6 +2,10 @@
 //!
 //! Three walls: raw HTML in the text is shown as text, never as HTML; the writer escapes all text; the result passes a
 //! list of allowed elements, attributes and link schemes. The page adds a fourth with its content security policy.
+//!
+//! A text that still grows is rendered block by block, see [`growing()`].
+
+mod growing;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -9,8 +13,11 @@ use std::sync::LazyLock;
 use ammonia::{Builder, UrlRelative};
 use pulldown_cmark::{CowStr, Event, LinkType, Options, Parser, Tag, TagEnd, html};
 
+pub use self::growing::{Growing, growing};
+
 /// Longer texts stay plain: nobody reads them, and rendering them would take long.
 pub const TEXT_BYTES_MAX: usize = 512 * 1024;
+const OPTIONS: Options = Options::ENABLE_TABLES.union(Options::ENABLE_STRIKETHROUGH).union(Options::ENABLE_TASKLISTS);
 /// Quotes in lists in quotes: what is nested deeper than this is shown at this depth.
 const DEPTH_MAX: usize = 16;
 /// A fence's word for its language, at most.
@@ -63,15 +70,15 @@ static ALLOWED: LazyLock<Builder<'static>> = LazyLock::new(|| {
 
 /// The text as HTML; `None` when it is too long to be rendered.
 pub fn to_html(text: &str) -> Option<String> {
-    if text.len() > TEXT_BYTES_MAX {
-        return None;
-    }
-    let options = Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_TASKLISTS;
+    (text.len() <= TEXT_BYTES_MAX).then(|| render(text))
+}
+
+fn render(text: &str) -> String {
     let mut flat = Flat::default();
-    let events = Parser::new_ext(text, options).filter_map(|event| flat.keep(event)).map(inert);
+    let events = Parser::new_ext(text, OPTIONS).filter_map(|event| flat.keep(event)).map(inert);
     let mut out = String::with_capacity(text.len() + text.len() / 4);
     html::push_html(&mut out, events);
-    Some(ALLOWED.clean(&out).to_string())
+    ALLOWED.clean(&out).to_string()
 }
 
 /// Nothing but what a text needs: HTML becomes text, images become links, a single line break stays one.
@@ -177,7 +184,7 @@ mod tests {
     }
 
     /// What has broken other pages; the browser tests send the same.
-    const ATTACKS: &str = include_str!("../tests/page/xss.txt");
+    const ATTACKS: &str = include_str!("../../tests/page/xss.txt");
 
     #[test]
     fn no_attack_leaves_more_than_the_allowed_elements() {
@@ -185,6 +192,17 @@ mod tests {
         assert!(attacks.clone().count() > 30);
         for attack in attacks {
             assert_inert(attack);
+        }
+    }
+
+    #[test]
+    fn no_attack_does_more_while_it_is_only_half_there() {
+        for attack in ATTACKS.split("\n---\n") {
+            for (cut, _) in attack.char_indices() {
+                let growing = growing(&attack[..cut]).unwrap();
+                assert_clean(&growing.html, &attack[..cut]);
+                assert_clean(&growing.rest, &attack[..cut]);
+            }
         }
     }
 
@@ -224,8 +242,11 @@ mod tests {
     /// The HTML has no element, attribute or scheme beside the allowed ones: cleaning it again changes nothing, and it
     /// contains no `<` that does not begin one of them.
     fn assert_inert(text: &str) {
-        let html = to_html(text).unwrap();
-        assert_eq!(ALLOWED.clean(&html).to_string(), html, "{text:?}");
+        assert_clean(&to_html(text).unwrap(), text);
+    }
+
+    fn assert_clean(html: &str, text: &str) {
+        assert_eq!(ALLOWED.clean(html).to_string(), html, "{text:?}");
         for piece in html.split('<').skip(1) {
             let name: String = piece.trim_start_matches('/').chars().take_while(char::is_ascii_alphanumeric).collect();
             let known = ["a", "blockquote", "br", "code", "del", "em", "hr", "li", "ol", "p", "pre", "strong", "ul"];
