@@ -77,7 +77,7 @@ enum Answer {
 use Answer::{HasEnded, Runs};
 
 /// Every route: its method and path, whom it is for, what it is asked about, what it answers.
-const ROUTES: [(&str, &str, For, Answer, u16); 37] = [
+const ROUTES: [(&str, &str, For, Answer, u16); 38] = [
     ("GET", "/health", For::Anybody, Runs, 200),
     ("GET", "/ready", For::Anybody, Runs, 200),
     ("GET", "/", For::Anybody, Runs, 200),
@@ -109,6 +109,7 @@ const ROUTES: [(&str, &str, For, Answer, u16); 37] = [
     ("GET", "/api/metrics/performance", For::Admins, Runs, 200),
     ("GET", "/api/admin/pacers", For::Admins, Runs, 200),
     ("PATCH", "/api/admin/pacers/{provider}", For::Admins, Runs, 200),
+    ("GET", "/api/admin/keys", For::Admins, Runs, 200),
     ("GET", "/api/admin/streams", For::Admins, Runs, 200),
     ("POST", "/api/admin/streams/{stream}/stop", For::AdminsOfOrg, Runs, 200),
     ("GET", "/api/admin/feed", For::Admins, Runs, 200),

@@ -17,6 +17,7 @@ use futures_util::stream;
 use load::client::{ClientError, Connection, Events, Request, Response};
 use load::mock::{Ending, Provider, Rate};
 use tokio::io::DuplexStream;
+use weir::accounts::Accounts;
 use weir::app::Upstream;
 use weir::config::{self, Config, Live, Origin};
 use weir::http::server::{self, Surface};
@@ -60,8 +61,8 @@ impl VirtualWeir {
         };
         let upstream = Upstream::start(&live, store.clone(), metrics.clone(), &make).await.unwrap();
         let Upstream { coalescer, pacers, .. } = upstream;
-        let sessions = Sessions::default();
-        let api = Data::new(Api { live, coalescer, pacers, store, metrics, sessions, drain: Drain::default() });
+        let (accounts, sessions, drain) = (Accounts::default(), Sessions::default(), Drain::default());
+        let api = Data::new(Api { live, coalescer, pacers, store, metrics, accounts, sessions, drain });
         let app = server::app(api.clone(), Surface::Everything);
         let service = HttpServiceBuilder::<DuplexStream, _, _, _>::default()
             .h1_allow_half_closed(false)
