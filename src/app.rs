@@ -18,6 +18,7 @@ use actix_web::web::Data;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
+use crate::accounts::Accounts;
 use crate::actors::coalescer::{self, Coalescer, Streams, Whose, tables};
 use crate::actors::guardian::{Address, Guardian, Ready};
 use crate::actors::pacer::breaker::BreakerSettings;
@@ -237,8 +238,9 @@ impl App {
         let Upstream { coalescer, pacers, given_up } = upstream.map_err(StartError::Provider)?;
         let drain = Drain::default();
         let config = live.get();
-        let (sessions, renderings) = (Sessions::default(), Semaphore::new(live.get().server.renderings_max));
-        let api = Data::new(Api { live, coalescer, pacers, store, metrics, sessions, renderings, drain });
+        let (accounts, sessions) = (Accounts::default(), Sessions::default());
+        let renderings = Semaphore::new(live.get().server.renderings_max);
+        let api = Data::new(Api { live, coalescer, pacers, store, metrics, accounts, sessions, renderings, drain });
 
         let address = listener.local_addr().map_err(StartError::Server)?;
         let admin_address = admin_listener.as_ref().map(std::net::TcpListener::local_addr).transpose();

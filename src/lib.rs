@@ -3,7 +3,9 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`event`], [`failure`], [`chat`] | the words: events and frames, failures, requests and what makes two equal |
+//! | [`bucket`] | what may be spent at once, and what flows in meanwhile |
 //! | [`config`] | everything that can be set |
+//! | [`accounts`] | what each client's key may ask for, and has |
 //! | [`store`] | threads, messages and requests in SQLite |
 //! | [`fanout`] | what an answer shares with its listeners: the log, cursors, one request's view |
 //! | [`metrics`] | what has become of the last requests |
@@ -13,8 +15,10 @@
 //! | [`app`], [`logging`] | builds, links and ends everything; lines that hold nobody up |
 //! | [`doctor`] | an operator's check-up |
 
+pub mod accounts;
 pub mod actors;
 pub mod app;
+pub mod bucket;
 pub mod chat;
 pub mod config;
 pub mod doctor;

@@ -1,6 +1,6 @@
 //! Auth: the keys of weir's own clients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::Config;
+use super::allowance::{Allowance, OwnAllowance};
 use super::report::{Report, joined};
 use super::section::{Section, Table};
 use super::tables::{check_range, words};
@@ -21,13 +22,28 @@ use crate::chat::{OrgId, View};
 pub struct Auth {
     /// How long a browser stays signed in, in milliseconds.
     pub session_ms: u64,
+    /// How much each client may ask for, unless its key says otherwise.
+    pub allowance: Allowance,
     /// The keys of clients; none: weir is open. Two may have one id while a key is being replaced.
     pub keys: Vec<AuthKey>,
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { session_ms: AuthTable::default().session_ms, keys: Vec::new() }
+        Self { session_ms: AuthTable::default().session_ms, allowance: Allowance::default(), keys: Vec::new() }
+    }
+}
+
+impl Auth {
+    /// How much the client with this key may ask for.
+    pub fn allowance_of(&self, key: &AuthKey) -> Allowance {
+        key.allowance.over(self.allowance)
+    }
+
+    /// The first key of each client.
+    pub fn clients(&self) -> impl Iterator<Item = &AuthKey> {
+        let mut seen = BTreeSet::new();
+        self.keys.iter().filter(move |key| seen.insert(&*key.id))
     }
 }
 
@@ -48,6 +64,8 @@ pub struct AuthKey {
     pub view: View,
     /// What it allows.
     pub role: Role,
+    /// How much of it, where that is not as usual.
+    pub allowance: OwnAllowance,
 }
 
 impl fmt::Debug for AuthKey {
@@ -129,25 +147,32 @@ pub fn is_name(text: &str) -> bool {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct AuthTable {
     session_ms: u64,
+    requests_per_min: u32,
+    streams_max: u32,
+    tokens_per_day: u64,
     #[serde(skip_serializing)]
     keys: IgnoredAny,
 }
 
 impl Default for AuthTable {
     fn default() -> Self {
-        Self { session_ms: 43_200_000, keys: IgnoredAny }
+        let Allowance { requests_per_min, streams_max, tokens_per_day } = Allowance::default();
+        Self { session_ms: 43_200_000, requests_per_min, streams_max, tokens_per_day, keys: IgnoredAny }
     }
 }
 
 impl Table for AuthTable {
     fn check(&self, wrong: &mut dyn FnMut(&'static str, String)) {
         check_range("session_ms", &SESSION_MS, Some(&self.session_ms), wrong);
+        let (requests_per_min, streams_max) = (Some(self.requests_per_min), Some(self.streams_max));
+        OwnAllowance { requests_per_min, streams_max, tokens_per_day: Some(self.tokens_per_day) }.check(wrong);
     }
 }
 
 impl From<&Auth> for AuthTable {
     fn from(auth: &Auth) -> Self {
-        Self { session_ms: auth.session_ms, keys: IgnoredAny }
+        let Allowance { requests_per_min, streams_max, tokens_per_day } = auth.allowance;
+        Self { session_ms: auth.session_ms, requests_per_min, streams_max, tokens_per_day, keys: IgnoredAny }
     }
 }
 
@@ -159,6 +184,16 @@ pub(super) struct AuthKeyTable {
     pub(super) sha256: String,
     pub(super) org: String,
     pub(super) role: Option<Role>,
+    pub(super) requests_per_min: Option<u32>,
+    pub(super) streams_max: Option<u32>,
+    pub(super) tokens_per_day: Option<u64>,
+}
+
+impl AuthKeyTable {
+    fn allowance(&self) -> OwnAllowance {
+        let Self { requests_per_min, streams_max, tokens_per_day, .. } = *self;
+        OwnAllowance { requests_per_min, streams_max, tokens_per_day }
+    }
 }
 
 impl Table for AuthKeyTable {
@@ -178,6 +213,7 @@ impl Table for AuthKeyTable {
             }
             Some(_) => {}
         }
+        self.allowance().check(wrong);
     }
 }
 
@@ -188,38 +224,44 @@ impl From<&AuthKey> for AuthKeyTable {
             View::Org(org) => org.as_str(),
             View::Everything => ALL_ORGS,
         };
-        Self { id: key.id.clone(), sha256, org: org.to_owned(), role: Some(key.role) }
+        let OwnAllowance { requests_per_min, streams_max, tokens_per_day } = key.allowance;
+        let (id, org, role) = (key.id.clone(), org.to_owned(), Some(key.role));
+        Self { id, sha256, org, role, requests_per_min, streams_max, tokens_per_day }
     }
 }
 
 /// Reads `[auth]`.
 pub(super) fn read(mut section: Section<'_>, report: &mut Report<'_>) -> Auth {
-    let mut auth = Auth::default();
+    let keys = section.take_array("keys", report);
+    let AuthTable { session_ms, requests_per_min, streams_max, tokens_per_day, .. } = section.read(report);
+    let allowance = Allowance { requests_per_min, streams_max, tokens_per_day };
+    let mut auth = Auth { session_ms, allowance, keys: Vec::new() };
     let mut seen: BTreeMap<[u8; 32], String> = BTreeMap::new();
-    let mut clients: BTreeMap<String, (String, View, Role)> = BTreeMap::new();
-    for key in section.take_array("keys", report) {
+    let mut clients: BTreeMap<String, (String, AuthKey)> = BTreeMap::new();
+    for key in keys {
         let table: AuthKeyTable = key.read(report);
         let Some(digest) = digest(&table.sha256) else { continue };
         if let Some(first) = seen.insert(digest, key.path.clone()) {
             report.key(&joined(&key.path, "sha256"), format_args!("{first} has the same"));
         }
+        let allowance = table.allowance();
         let view = if table.org == ALL_ORGS { View::Everything } else { View::Org(OrgId::new(table.org)) };
         let role = table.role.unwrap_or(Role::User);
         // What has no name is told so already.
         if !is_name(&table.id) {
             continue;
         }
-        let (first, of_view, of_role) =
-            clients.entry(table.id.clone()).or_insert_with(|| (key.path.clone(), view.clone(), role));
-        for (name, differs) in [("org", *of_view != view), ("role", *of_role != role)] {
-            if differs {
-                let what = format_args!("{first} has the same id and another {name}; keys with one id are one client");
-                report.key(&joined(&key.path, name), what);
-            }
+        let new = AuthKey { id: table.id, digest, view, role, allowance };
+        let (first, known) = clients.entry(new.id.clone()).or_insert_with(|| (key.path.clone(), new.clone()));
+        let identity = [("org", known.view != new.view), ("role", known.role != new.role)];
+        let identity = identity.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name);
+        let allowances = auth.allowance_of(known).differences(auth.allowance_of(&new));
+        for name in identity.chain(allowances) {
+            let what = format_args!("{first} has the same id and another {name}; keys with one id are one client");
+            report.key(&joined(&key.path, name), what);
         }
-        auth.keys.push(AuthKey { id: table.id, digest, view, role });
+        auth.keys.push(new);
     }
-    auth.session_ms = section.read::<AuthTable>(report).session_ms;
     auth
 }
 
@@ -246,7 +288,8 @@ mod tests {
 
     fn key(id: &str, key: &str) -> AuthKey {
         let view = View::Org(OrgId::new("acme"));
-        AuthKey { id: id.into(), digest: Sha256::digest(key).into(), view, role: Role::User }
+        let allowance = OwnAllowance::default();
+        AuthKey { id: id.into(), digest: Sha256::digest(key).into(), view, role: Role::User, allowance }
     }
 
     /// A configuration with these keys, listening on these addresses.

@@ -48,7 +48,7 @@ impl FreshKey {
         let text = format!("{PREFIX}{}", hex(&random));
         let sha256 = hex(&Sha256::digest(&text));
         let id = id.unwrap_or_else(|| format!("key-{}", &sha256[..8]));
-        let table = AuthKeyTable { id, sha256, org, role: Some(role) };
+        let table = AuthKeyTable { id, sha256, org, role: Some(role), ..AuthKeyTable::default() };
         let mut refused = None;
         table.check(&mut |key, why| {
             refused.get_or_insert(NoKey::Option(key, why));

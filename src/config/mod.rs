@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `tables.rs`, `provider.rs`, `pace.rs`, `auth.rs` | what there is to set, with defaults and ranges |
+//! | `tables.rs`, `provider.rs`, `pace.rs`, `auth.rs`, `allowance.rs` | what there is to set, with defaults and ranges |
 //! | `dialect.rs` | what is known of each kind of server |
 //! | `locate.rs` | finds and reads the file |
 //! | `load.rs`, `section.rs`, `env.rs` | file and environment to [`Config`] |
@@ -14,6 +14,7 @@
 //! | `lookup.rs` | which provider and model a request means |
 
 mod address;
+mod allowance;
 mod auth;
 mod authorities;
 mod check;
@@ -38,6 +39,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use allowance::{Allowance, OwnAllowance};
 pub use auth::{Auth, AuthKey, OpenToAll, Role, is_name};
 pub use authorities::authorities;
 pub use dialect::{Dialect, UnknownDialect};

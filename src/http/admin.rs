@@ -13,9 +13,11 @@ use super::Api;
 use super::caller::Operator;
 use super::error::{ApiError, ApiResult};
 use super::fields::Fields;
+use crate::accounts::{Counts, Limit};
 use crate::actors::coalescer::{self, Connections, Whose};
 use crate::actors::pacer::{self, Change};
-use crate::chat::{ProviderName, StreamId};
+use crate::chat::{OrgId, ProviderName, StreamId, View};
+use crate::config::{Allowance, Role};
 use crate::event::Status;
 use crate::failure::{Code, Failure};
 
@@ -90,6 +92,35 @@ pub(super) async fn change_pacer(
     fields.finish()?;
     let status = pacer.ask(change).await?;
     Ok(HttpResponse::Ok().json(PacerRow::new(status, &api.coalescer.ask(Connections).await?)))
+}
+
+/// How a client's key stands.
+#[derive(Serialize)]
+struct KeyRow<'a> {
+    id: &'a str,
+    /// `None`: of all organisations.
+    org: Option<&'a OrgId>,
+    role: Role,
+    limits: Allowance,
+    streams: u32,
+    tokens_today: u64,
+    refused: BTreeMap<&'static str, u64>,
+}
+
+pub(super) async fn keys(api: Data<Api>, operator: Operator) -> ApiResult {
+    let auth = &api.config().auth;
+    let rows = auth.clients().filter_map(|key| {
+        let org = match &key.view {
+            View::Org(org) if operator.view.shows(org) => Some(org),
+            View::Everything if operator.view == View::Everything => None,
+            _ => return None,
+        };
+        let Counts { streams, tokens_today, refused, .. } = api.accounts.counts(&key.id);
+        let refused = Limit::ALL.map(Limit::as_str).into_iter().zip(refused).collect();
+        let (id, role, limits) = (&*key.id, key.role, auth.allowance_of(key));
+        Some(KeyRow { id, org, role, limits, streams, tokens_today, refused })
+    });
+    Ok(HttpResponse::Ok().json(rows.collect::<Vec<_>>()))
 }
 
 pub(super) async fn streams(api: Data<Api>, operator: Operator) -> ApiResult {

@@ -8,8 +8,9 @@ use actix_web::{FromRequest, HttpRequest};
 
 use super::error::{ApiError, ApiResult};
 use super::{Api, session};
+use crate::accounts::{Accounts, Entry};
 use crate::chat::{OrgId, Principal, View};
-use crate::config::{self, AuthKey, Role};
+use crate::config::{self, Allowance, Auth, AuthKey, Role};
 use crate::failure::{Code, Failure};
 
 /// The organisation of requests that name none, while no keys are configured.
@@ -26,24 +27,27 @@ pub(super) struct Client {
     /// The organisation that it belongs to. An operator of all belongs to none.
     pub(super) org: Option<OrgId>,
     view: View,
+    /// How much it may ask for; `None` while no keys are configured.
+    allowance: Option<Allowance>,
     /// Whether it came with a session's cookie in place of its key.
     pub(super) is_signed_in: bool,
 }
 
 impl Client {
     /// The client that a session has just begun for.
-    pub(super) fn of_session(key: &AuthKey) -> Self {
-        Self::of_key(key, None, true)
+    pub(super) fn of_session(auth: &Auth, key: &AuthKey) -> Self {
+        Self::of_key(auth, key, None, true)
     }
 
     /// The client with this key, who names an organisation or none.
-    fn of_key(key: &AuthKey, named: Option<OrgId>, is_signed_in: bool) -> Self {
+    fn of_key(auth: &Auth, key: &AuthKey, named: Option<OrgId>, is_signed_in: bool) -> Self {
         let (org, view) = match (&key.view, named) {
             (View::Org(own), _) => (Some(own.clone()), key.view.clone()),
             (View::Everything, Some(named)) => (None, View::Org(named)),
             (View::Everything, None) => (None, View::Everything),
         };
-        Self { key: key.id.clone(), role: key.role, org, view, is_signed_in }
+        let allowance = Some(auth.allowance_of(key));
+        Self { key: key.id.clone(), role: key.role, org, view, allowance, is_signed_in }
     }
 }
 
@@ -54,9 +58,16 @@ pub(super) struct Caller {
     pub(super) org: OrgId,
     /// The key it came with.
     key: String,
+    allowance: Option<Allowance>,
 }
 
 impl Caller {
+    /// Takes in a request for an answer, which costs one of its minute's requests.
+    pub(super) fn enter(&self, accounts: &Accounts) -> ApiResult<Entry> {
+        let Some(allowance) = self.allowance else { return Ok(Entry::default()) };
+        accounts.enter(&self.key, allowance).map_err(ApiError)
+    }
+
     /// Who asks on behalf of `user`. The length of the key separates it from the user, whatever both contain.
     pub(super) fn principal(&self, user: Option<&str>) -> Principal {
         Principal::new(format!("{}:{}{}", self.key.len(), self.key, user.unwrap_or_default()))
@@ -85,7 +96,7 @@ impl FromRequest for Caller {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(identify(request, &Api::of(request)).and_then(|client| match client.org {
-            Some(org) => Ok(Caller { org, key: client.key }),
+            Some(org) => Ok(Caller { org, key: client.key, allowance: client.allowance }),
             None => {
                 let message =
                     "this key belongs to no organisation, so it has no threads and requests: use one that does";
@@ -114,7 +125,8 @@ fn identify(request: &HttpRequest, api: &Api) -> ApiResult<Client> {
     if config.auth.keys.is_empty() {
         let view = named.clone().map_or(View::Everything, View::Org);
         let org = named.unwrap_or_else(|| OrgId::new(DEFAULT_ORG));
-        return Ok(Client { key: OPEN_KEY.to_owned(), role: Role::Admin, org: Some(org), view, is_signed_in: false });
+        let key = OPEN_KEY.to_owned();
+        return Ok(Client { key, role: Role::Admin, org: Some(org), view, allowance: None, is_signed_in: false });
     }
     let refused = || ApiError::new(Code::Unauthorized, "a key is needed: Authorization: Bearer <key>");
     let presented = request.headers().get(header::AUTHORIZATION);
@@ -127,7 +139,7 @@ fn identify(request: &HttpRequest, api: &Api) -> ApiResult<Client> {
         let message = "the key belongs to another organisation";
         return Err(ApiError(Failure::new(Code::Forbidden, message).param("x-org-id")));
     }
-    Ok(Client::of_key(key, named, presented.is_none()))
+    Ok(Client::of_key(&config.auth, key, named, presented.is_none()))
 }
 
 /// The key in `Authorization: Bearer <key>`.

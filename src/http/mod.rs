@@ -39,6 +39,7 @@ use self::error::{ApiError, ApiResult};
 use self::path::at;
 use self::server::Surface;
 use self::session::Sessions;
+use crate::accounts::Accounts;
 use crate::actors::coalescer::Coalescer;
 use crate::actors::guardian::Address;
 use crate::actors::pacer::Pacer;
@@ -90,6 +91,7 @@ fn operations(app: &mut ServiceConfig) {
         .service(at("/api/metrics/performance").document(admin::performance))
         .service(at("/api/admin/pacers").document(admin::pacers))
         .service(at("/api/admin/pacers/{provider}").patch(admin::change_pacer))
+        .service(at("/api/admin/keys").document(admin::keys))
         .service(at("/api/admin/streams").document(admin::streams))
         .service(at("/api/admin/streams/{stream}/stop").post(admin::stop_stream))
         .service(at("/api/admin/feed").stream(feed::feed))
@@ -114,6 +116,8 @@ pub struct Api {
     pub store: Store,
     /// Tells what has become of requests.
     pub metrics: Arc<Metrics>,
+    /// What each key has of what it may ask for.
+    pub accounts: Accounts,
     /// Who has signed in.
     pub sessions: Sessions,
     /// Places for texts that are being rendered.

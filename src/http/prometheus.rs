@@ -9,6 +9,7 @@ use actix_web::web::Data;
 use super::Api;
 use super::caller::Operator;
 use super::error::{ApiError, ApiResult};
+use crate::accounts::Limit;
 use crate::actors::coalescer::{Connections, Snapshot, StreamStatus};
 use crate::actors::pacer;
 use crate::actors::pacer::breaker::BreakerState;
@@ -36,6 +37,7 @@ pub(super) async fn metrics(api: Data<Api>, operator: Operator) -> ApiResult {
     out.metric("weir_draining", Kind::Gauge, "1 while the server is about to stop.").sample(&[], draining);
     api.metrics.write_totals(&mut out);
     write_store(&api, &mut out);
+    write_keys(&api, &mut out);
     let (streams, pacers, connections) = tokio::join!(
         tokio::time::timeout(WAIT_MAX, api.coalescer.ask(Snapshot(View::Everything))),
         tokio::time::timeout(WAIT_MAX, pacers(&api)),
@@ -61,6 +63,24 @@ fn write_store(api: &Api, out: &mut Exposition) {
     let help = "Checkpoints of answers that were dropped because there was too much to write.";
     let mut metric = out.metric("weir_store_checkpoints_dropped_total", Kind::Counter, help);
     metric.sample(&[], stats.checkpoints_dropped);
+}
+
+/// What clients have used of what they may. Their names are those of the configuration.
+fn write_keys(api: &Api, out: &mut Exposition) {
+    let config = api.config();
+    let keys: Vec<_> = config.auth.clients().map(|key| (&*key.id, api.accounts.counts(&key.id))).collect();
+    let mut metric = out.metric("weir_key_streams", Kind::Gauge, "Requests of the key whose answer runs.");
+    keys.iter().for_each(|(id, counts)| metric.sample(&[("key", id)], counts.streams));
+    let help = "Tokens of the key's answers that have ended since midnight, in UTC.";
+    let mut metric = out.metric("weir_key_tokens_today", Kind::Gauge, help);
+    keys.iter().for_each(|(id, counts)| metric.sample(&[("key", id)], counts.tokens_today));
+    let help = "Requests of the key that were refused, by the limit that it had reached.";
+    let mut metric = out.metric("weir_key_refused_total", Kind::Counter, help);
+    for (id, counts) in &keys {
+        for (limit, refused) in Limit::ALL.iter().zip(counts.refused) {
+            metric.sample(&[("key", id), ("limit", limit.as_str())], refused);
+        }
+    }
 }
 
 /// Running answers and those who listen to them.

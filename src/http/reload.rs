@@ -34,6 +34,7 @@ impl Api {
             Failure::new(Code::Unprocessable, why)
         })?;
         self.metrics.set_alerts(&reloaded.now.metrics.alerts);
+        self.accounts.keep(&reloaded.now.auth);
         self.change_pacers(&reloaded).await;
         log::info!(
             changed = reloaded.changed.join(" "),

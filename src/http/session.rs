@@ -57,7 +57,7 @@ pub(super) async fn begin(api: Data<Api>, request: HttpRequest, mut fields: Fiel
         log::error!(error:?; "the system gives no random numbers: nobody can sign in");
         ApiError::new(Code::Internal, "no session could be made")
     })?;
-    let client = Client::of_session(key);
+    let client = Client::of_session(&config.auth, key);
     let cookie = cookie(&request, &token, lifetime);
     Ok(HttpResponse::Ok().insert_header((header::SET_COOKIE, cookie)).json(facts(&client)))
 }
@@ -220,11 +220,12 @@ mod tests {
 
     use super::*;
     use crate::chat::{OrgId, View};
-    use crate::config::Role;
+    use crate::config::{OwnAllowance, Role};
 
     fn key(text: &str) -> AuthKey {
         let view = View::Org(OrgId::new("acme"));
-        AuthKey { id: text.to_owned(), digest: Sha256::digest(text).into(), view, role: Role::User }
+        let allowance = OwnAllowance::default();
+        AuthKey { id: text.to_owned(), digest: Sha256::digest(text).into(), view, role: Role::User, allowance }
     }
 
     #[test]

@@ -10,8 +10,9 @@ use tokio::time::{Instant, timeout};
 use super::Api;
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
+use crate::accounts::{Refusal, Ticket};
 use crate::actors::coalescer::{Find, FindTurn, Found, Join, NewTurn};
-use crate::actors::stream::{Identity, NotJoined};
+use crate::actors::stream::{Identity, JoinReply, NotJoined};
 use crate::chat::{
     Asker, ChatMessage, ChatRequest, Content, MessageId, Priority, ProviderName, RequestId, RequestKey, Role, Scope,
     ThreadId,
@@ -60,6 +61,7 @@ pub(super) enum Answer {
 /// Gets a listener for what is asked.
 pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<Answer> {
     refuse_when_draining(api)?;
+    let mut entry = caller.enter(&api.accounts)?;
     if let Some(stored) = repeated(api, caller, &asked).await? {
         return Ok(Answer::Stored(Box::new(stored)));
     }
@@ -72,7 +74,7 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
             return Err(nothing_to_answer(api, caller, &asked).await?);
         }
         let (reply, answer) = oneshot::channel();
-        api.coalescer.ask(write(api, caller, &asked, history, reply)?).await?;
+        api.coalescer.ask(write(api, caller, &asked, history, (entry.ticket(), reply))?).await?;
         // The reply comes when the pacer and the store have taken the request in.
         match answer.await {
             Ok(Ok(attachment)) => return Ok(Answer::Live(attachment)),
@@ -158,7 +160,7 @@ fn write(
     caller: &Caller,
     asked: &Asked,
     history: History,
-    reply: oneshot::Sender<Result<Attachment, NotJoined>>,
+    (ticket, reply): (Result<Ticket, Refusal>, JoinReply),
 ) -> ApiResult<Join> {
     let expected_sequence = history.next_sequence;
     let Conversation { messages, user_message, replaces } = conversation(asked, history)?;
@@ -198,6 +200,7 @@ fn write(
             principal: caller.principal(asked.user.as_deref()),
             priority: asked.priority,
         },
+        ticket,
         arrived: asked.arrived,
         reply,
     })

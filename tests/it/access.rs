@@ -110,6 +110,7 @@ const ROUTES: [(&str, &str, For, Answer, u16); 38] = [
     ("GET", "/api/metrics/performance", For::Admins, Runs, 200),
     ("GET", "/api/admin/pacers", For::Admins, Runs, 200),
     ("PATCH", "/api/admin/pacers/{provider}", For::Admins, Runs, 200),
+    ("GET", "/api/admin/keys", For::Admins, Runs, 200),
     ("GET", "/api/admin/streams", For::Admins, Runs, 200),
     ("POST", "/api/admin/streams/{stream}/stop", For::AdminsOfOrg, Runs, 200),
     ("GET", "/api/admin/feed", For::Admins, Runs, 200),

@@ -296,8 +296,8 @@ async fn alerts_and_dashboard_ask_for_what_is_there() {
 
 #[actix_web::test]
 async fn the_protocol_lists_every_metric_and_no_other() {
-    let gateway = Gateway::with_provider(&format!("{FAST}\ntpm = 1000000")).await;
-    let scrape = Scrape::of(&gateway.client).await;
+    let gateway = Gateway::with(&format!("{FAST}\ntpm = 1000000"), &keys(&[("ops", "*", "admin")])).await;
+    let scrape = Scrape::of(&with_key(&gateway, "ops")).await;
 
     let listed: BTreeSet<_> =
         PROTOCOL.lines().filter(|line| line.starts_with("| `weir_")).flat_map(|line| names(line)).collect();

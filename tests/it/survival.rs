@@ -22,7 +22,7 @@ const EAGER: &str =
     "rps = 20.0\nconcurrency = 50\nburst = 5\nqueue_max = 10000\nqueue_wait_max_ms = 3600000\nretries_max = 0";
 
 /// Runs in a world of its own in which time jumps to the next timer.
-fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
+pub(crate) fn in_virtual_time<T>(run: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, run)
 }

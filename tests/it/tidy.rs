@@ -11,22 +11,42 @@ const LINES_MAX: usize = 500;
 const DOCUMENT_LINES_MAX: [(&str, usize); 2] = [("README.md", 150), ("docs/architecture.md", 200)];
 
 /// What each module of `src/` may use beside itself. Whoever stands higher knows nothing of those below.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("event", &[]),
     ("failure", &[]),
     ("chat", &["event"]),
+    ("bucket", &[]),
     ("logging", &[]),
     ("markdown", &[]),
     ("config", &["chat", "failure"]),
+    ("accounts", &["bucket", "chat", "config", "event", "failure"]),
     ("store", &["chat", "config", "event", "failure"]),
     ("fanout", &["chat", "event", "failure", "store"]),
     ("metrics", &["chat", "config", "event", "failure", "fanout", "store"]),
     ("providers", &["chat", "config", "event", "failure"]),
-    ("actors", &["chat", "config", "event", "failure", "fanout", "metrics", "providers", "store"]),
+    (
+        "actors",
+        &["accounts", "bucket", "chat", "config", "event", "failure", "fanout", "metrics", "providers", "store"],
+    ),
     // Reads of threads go straight to the store's handle; writes that belong to a turn go through the actors.
-    ("http", &["actors", "chat", "config", "event", "failure", "fanout", "markdown", "metrics", "store"]),
+    ("http", &["accounts", "actors", "chat", "config", "event", "failure", "fanout", "markdown", "metrics", "store"]),
     ("doctor", &["chat", "config", "failure", "http", "providers", "store"]),
-    ("app", &["actors", "chat", "config", "event", "failure", "fanout", "http", "metrics", "providers", "store"]),
+    (
+        "app",
+        &[
+            "accounts",
+            "actors",
+            "chat",
+            "config",
+            "event",
+            "failure",
+            "fanout",
+            "http",
+            "metrics",
+            "providers",
+            "store",
+        ],
+    ),
 ];
 
 /// Crates that have one home.

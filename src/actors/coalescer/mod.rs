@@ -24,6 +24,7 @@ use self::tables::{Ask, Decision, Tables, TurnIds};
 use super::guardian::Link;
 use super::stream::{self, Environment, Identity, JoinReply, NotJoined, Reply, Stream};
 use super::target::Target;
+use crate::accounts::{Refusal, Ticket};
 use crate::chat::{
     Asker, ChatRequest, MessageId, OrgId, ProviderName, RequestId, RequestKey, StreamId, ThreadId, View,
 };
@@ -56,6 +57,8 @@ pub struct Join {
     pub chat: ChatRequest,
     /// On whose behalf.
     pub asker: Asker,
+    /// Its place among those of its key, or why it has none.
+    pub ticket: Result<Ticket, Refusal>,
     /// When the request came in.
     pub arrived: Instant,
     /// Gets the answer.
@@ -354,11 +357,14 @@ impl Coalescer {
         let (provider, model) = (join.chat.provider.clone(), join.chat.model.clone());
         let environment = self.environment.clone();
         let org = join.asker.org.clone();
-        let stream = Stream::new(stream_id.clone(), join.asker, join.chat, target, log.clone(), environment).start();
+        // Who leads has a place.
+        let ticket = join.ticket.unwrap_or_default();
+        let (asker, chat, bill) = (join.asker, join.chat, ticket.bill());
+        let stream = Stream::new(stream_id.clone(), asker, bill, chat, target, log.clone(), environment).start();
         let began = Instant::now();
         let running = RunningStream { addr: stream, org, log, provider, model, began, nudged: began };
         let ids = join.turn.as_ref().map(NewTurn::ids);
-        let facts = Facts { request: join.request, ids, role: CallRole::Leader, arrived: join.arrived };
+        let facts = Facts { request: join.request, ids, role: CallRole::Leader, arrived: join.arrived, ticket };
         self.forward(&running, facts, stream_id.clone(), join.turn, join.identity, join.reply);
         self.streams.borrow_mut().insert(stream_id, running);
     }
@@ -372,7 +378,8 @@ impl Coalescer {
             return;
         };
         let turn = join.turn.filter(|_| opens);
-        let facts = Facts { request: join.request, ids, role: CallRole::Follower, arrived: join.arrived };
+        let (request, arrived, ticket) = (join.request, join.arrived, join.ticket.unwrap_or_default());
+        let facts = Facts { request, ids, role: CallRole::Follower, arrived, ticket };
         self.forward(running, facts, stream_id, turn, join.identity, join.reply);
     }
 
@@ -386,7 +393,7 @@ impl Coalescer {
         identity: Identity,
         reply: JoinReply,
     ) {
-        let Facts { request, ids, role, arrived } = facts;
+        let Facts { request, ids, role, arrived, ticket } = facts;
         let Some(seat) = self.tables.take_seat(&request) else {
             let _ = reply.send(Err(NotJoined::JustEnded));
             return;
@@ -408,7 +415,7 @@ impl Coalescer {
         ));
         self.tables.attach(&request, subscription.clone());
         let reply = Reply::new(reply, subscription.clone(), seat, self.environment.coalescer.clone());
-        routing::join(&running.addr, stream::Join { subscription, turn, ids, identity, reply });
+        routing::join(&running.addr, stream::Join { subscription, turn, ids, identity, ticket, reply });
     }
 }
 
@@ -418,6 +425,7 @@ struct Facts {
     ids: Option<TurnIds>,
     role: CallRole,
     arrived: Instant,
+    ticket: Ticket,
 }
 
 impl Actor for Coalescer {
@@ -455,8 +463,14 @@ impl Handler<Join> for Coalescer {
             twin: join.twin.clone(),
             turn: join.turn.as_ref().map(NewTurn::ids),
             stream: stream.clone(),
+            has_place: join.ticket.is_ok(),
         };
-        match self.tables.join(&ask, Instant::now()) {
+        let decision = self.tables.join(&ask, Instant::now());
+        if !matches!(decision, Decision::Lead | Decision::Follow { .. } | Decision::NoPlace) {
+            // The place that it does not need is free before it hears so.
+            join.ticket = Ok(Ticket::default());
+        }
+        match decision {
             Decision::Lead => self.lead(join, stream),
             Decision::Follow { stream, turn, opens } => self.follow(join, stream, turn, opens),
             Decision::Repeat(original) => {
@@ -465,6 +479,11 @@ impl Handler<Join> for Coalescer {
             Decision::Withdrawn => self.answer_withdrawn(join, stream),
             Decision::Wait(former) => {
                 let _ = join.reply.send(Err(NotJoined::TurnEnding(former)));
+            }
+            Decision::NoPlace => {
+                if let Err(refusal) = join.ticket {
+                    let _ = join.reply.send(Err(NotJoined::Failed(refusal.into_failure())));
+                }
             }
             Decision::Reject(failure) => {
                 let _ = join.reply.send(Err(NotJoined::Failed(failure)));

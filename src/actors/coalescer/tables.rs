@@ -54,6 +54,8 @@ pub struct Ask {
     pub turn: Option<TurnIds>,
     /// The generation to start, when it leads.
     pub stream: StreamId,
+    /// Whether its key has a place for it. A repetition needs none.
+    pub has_place: bool,
 }
 
 /// The messages of a turn.
@@ -87,6 +89,8 @@ pub enum Decision {
     Withdrawn,
     /// Its thread's former answer is about to be kept: it can be asked again when this request has ended.
     Wait(RequestId),
+    /// It would need a place of its key's.
+    NoPlace,
     /// It cannot be served.
     Reject(Failure),
 }
@@ -206,6 +210,9 @@ impl<T> Tables<T> {
         let flight = self.flights.get(&ask.key).cloned();
         if let Some(other) = self.in_the_way(ask, flight.as_ref()) {
             return not_now(other, ask);
+        }
+        if !ask.has_place {
+            return Decision::NoPlace;
         }
         while self.requests.len() >= self.limits.requests_max {
             if !self.forget_oldest() {

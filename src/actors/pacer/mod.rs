@@ -5,7 +5,6 @@
 
 mod adapt;
 pub mod breaker;
-mod bucket;
 mod headroom;
 mod permit;
 mod queue;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::adapt::Adapt;
-use super::bucket::Bucket;
 use super::headroom::Headroom;
 use super::queue::Queue;
 use super::tokens::{self, Tokens, Weight};
+use crate::bucket::Bucket;
 use crate::chat::Asker;
 use crate::event::Usage;
 use crate::fanout::QueuePlace;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bucket::Bucket;
+use crate::bucket::Bucket;
 use crate::chat::{ChatRequest, Content, Part};
 use crate::event::Usage;
 

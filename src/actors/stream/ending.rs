@@ -58,6 +58,8 @@ impl Stream {
         let at = Instant::now();
         let was_kept = self.state != State::Asking;
         self.state = State::Settling;
+        self.bill.charge(outcome.usage);
+        self.interests.iter().for_each(|(_, member)| member.leave());
         if was_kept {
             let how = match outcome.status {
                 Status::Complete | Status::Error => Ending::Answered,
@@ -180,6 +182,7 @@ impl Stream {
 
     /// One request leaves, its thread's answer goes on.
     pub(super) fn end_one(&self, member: Member, status: Status) {
+        member.leave();
         let outcome = stopped(&self.log, status);
         let facts = &member.subscription.facts;
         if facts.thread.is_none() {
@@ -198,6 +201,7 @@ impl Stream {
 
     /// One thread's turn is over, or nobody without a thread is left; the answer goes on for others.
     pub(super) fn end_turn(&self, members: Vec<Member>, turn: Option<TurnIds>, status: Status, ctx: &Context<Self>) {
+        members.iter().for_each(Member::leave);
         let outcome = stopped(&self.log, status);
         let Some(turn) = turn else {
             return members.iter().for_each(|member| self.end_member(member, outcome.clone()));
@@ -232,6 +236,8 @@ impl Stream {
     pub(super) fn abandon(&mut self) {
         let failure = broken();
         let outcome = failed(&self.log, failure.clone());
+        self.bill.charge(outcome.usage);
+        self.interests.iter().for_each(|(_, member)| member.leave());
         let at = Instant::now();
         let last_seq = self.log.last_seq();
         self.tell_coalescer(coalescer::Ended { stream: self.id.clone(), failure: Some(failure.clone()), retain: true });
@@ -281,6 +287,7 @@ async fn end_request(store: &Store, ended: EndedRequest) -> Kept {
 
 #[expect(clippy::disallowed_methods, reason = "one message in the life of a request; requests are bounded")]
 fn end_subscriber(member: &Member, ended: Ended) {
+    member.leave();
     member.subscriber.do_send(ended);
 }
 

@@ -1,6 +1,8 @@
 //! How requests join an answer: the interest, the turn in the store, the reply.
 
+use std::cell::RefCell;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ impl Handler<Join> for Stream {
     type Result = ();
 
     fn handle(&mut self, join: Join, ctx: &mut Context<Self>) {
-        let Join { subscription, turn, ids, identity, reply } = join;
+        let Join { subscription, turn, ids, identity, ticket, reply } = join;
         if self.state == State::Over {
             return reply.refused(NotJoined::JustEnded);
         }
@@ -35,7 +37,9 @@ impl Handler<Join> for Stream {
             return self.late.push(Late { answer: ids.map(|ids| ids.answer), reply });
         }
         let request = subscription.facts.request.clone();
-        let member = Member { subscriber: self.subscribe(&subscription, ctx), subscription: subscription.clone() };
+        let ticket = Rc::new(RefCell::new(Some(ticket)));
+        let subscriber = self.subscribe(&subscription, ctx);
+        let member = Member { subscriber, subscription: subscription.clone(), ticket };
         let is_new = self.interests.add(request.clone(), ids.as_ref(), member);
         let mut row = ids.as_ref().map(|ids| new_request(&subscription, ids, &identity));
         if let (true, Some(turn), Some(row)) = (is_new, turn, row.take_if(|_| is_new)) {
@@ -169,6 +173,7 @@ impl Stream {
         }
         let is_over = self.interests.is_empty() && self.state == State::Running;
         if is_over {
+            self.bill.charge(ending::stopped(&self.log, Status::Cancelled).usage);
             self.abort_attempt();
             self.over(None, false, ctx);
         } else if self.interests.staying() == 0 && self.state == State::Running {

@@ -41,6 +41,7 @@ use super::coalescer::{Coalescer, NewTurn};
 use super::guardian::Address;
 use super::subscriber::{OnDisconnect, Subscriber};
 use super::target::{Target, Targets};
+use crate::accounts::{Bill, Ticket};
 use crate::chat::{Asker, ChatRequest, MessageId, RequestId, StreamId, ThreadId};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure, Phase};
@@ -62,6 +63,8 @@ pub struct Join {
     pub ids: Option<TurnIds>,
     /// How it is told from other requests.
     pub identity: Identity,
+    /// Its place among those of its key.
+    pub ticket: Ticket,
     /// Gets the answer.
     pub reply: Reply,
 }
@@ -223,6 +226,8 @@ pub struct Stream {
     log: Arc<StreamLog>,
     request: Option<ChatRequest>,
     asker: Asker,
+    /// Who pays, whoever still listens at its end. A drain may know later what.
+    bill: Rc<Bill>,
     interests: Interests<Member, Waiting>,
     /// Turns to open once the pacer has taken the request in.
     unopened: Vec<OpenTurn>,
@@ -244,6 +249,14 @@ pub struct Stream {
 struct Member {
     subscription: Arc<Subscription>,
     subscriber: Addr<Subscriber>,
+    ticket: Rc<RefCell<Option<Ticket>>>,
+}
+
+impl Member {
+    /// Nothing more will come for it: its key may have another request in its place, while its end is being written.
+    fn leave(&self) {
+        self.ticket.take();
+    }
 }
 
 /// A request that came too late. It hears so when asking again leads further.
@@ -266,6 +279,7 @@ impl Stream {
     pub fn new(
         id: StreamId,
         asker: Asker,
+        bill: Bill,
         request: ChatRequest,
         target: Rc<Target>,
         log: Arc<StreamLog>,
@@ -277,6 +291,7 @@ impl Stream {
             log,
             request: Some(request),
             asker,
+            bill: Rc::new(bill),
             interests: Interests::default(),
             unopened: Vec::new(),
             opening: 0,
@@ -309,7 +324,7 @@ impl Stream {
             checkpoint_interval: self.environment.checkpoint_interval,
             answer_bytes_max: self.environment.answer_bytes_max,
         };
-        let (standing, stream) = (self.standing.clone(), self.id.clone());
+        let (standing, stream, bill) = (self.standing.clone(), self.id.clone(), self.bill.clone());
         let (store, metrics) = (self.environment.store.clone(), self.environment.metrics.clone());
         let task = tokio::task::spawn_local(attempt.run());
         self.abort = Some(task.abort_handle());
@@ -317,6 +332,7 @@ impl Stream {
             let ended = task.await;
             if let Some(concerned) = standing.take_concerned() {
                 if let Some(usage) = standing.learned.get() {
+                    bill.charge(Some(usage));
                     drain::correct(stream, usage, concerned, store, metrics).await;
                 }
                 return;

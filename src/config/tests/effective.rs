@@ -30,11 +30,14 @@ allowed_hosts = ["a.example", "[::1]"]
 error_rate = 0.1
 [auth]
 session_ms = 60000
+streams_max = 9
 [[auth.keys]]
 id = "chat-ui"
 sha256 = "5E78863ed1ffb9fc66b1d61634b126bf8eb20267e7996297eeeb9b19c8c0f732"
 org = "acme"
 role = "admin"
+streams_max = 0
+tokens_per_day = 1000000000000
 [[auth.keys]]
 id = "ops"
 sha256 = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"

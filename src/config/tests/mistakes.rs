@@ -36,7 +36,8 @@ fn unknown_keys_are_refused_with_the_known_ones() {
         &["f:2: metrics.alerts.hold: unknown key; expected one of ttft_p95_ms, \
         error_rate, error_window, queue_wait_p95_ms, hold_ms, coalesce_ratio_min, coalesce_burst_min"],
     );
-    check("[auth]\nkey = []", &[], &["f:2: auth.key: unknown key; expected session_ms or keys"]);
+    let auth = "session_ms, requests_per_min, streams_max, tokens_per_day, keys";
+    check("[auth]\nkey = []", &[], &[&format!("f:2: auth.key: unknown key; expected one of {auth}")]);
     check("[profiles.ttft]\nrps = 1", &[], &["f:2: profiles.ttft.rps: unknown key; expected providers"]);
     check(
         "[profiles.ttft.providers.demo]\nqueue_max = 1",
@@ -239,6 +240,39 @@ fn keys_with_one_id_are_one_client_whose_key_is_being_replaced() {
         &[
             &format!("f:9: auth.keys[1].org: {}", another("org")),
             &format!("f:10: auth.keys[1].role: {}", another("role")),
+        ],
+    );
+}
+
+#[test]
+fn keys_with_one_id_may_ask_for_the_same() {
+    let (old, new) = (client("a", "old", "acme", "user"), client("a", "new", "acme", "user"));
+    let another = |what| format!("auth.keys[0] has the same id and another {what}; keys with one id are one client");
+
+    check(&format!("[auth]\nstreams_max = 3\n{old}streams_max = 3\n{new}"), &[], &[]);
+    check(
+        &format!("{old}streams_max = 3\ntokens_per_day = 5\n{new}tokens_per_day = 6\n"),
+        &[],
+        &[
+            &format!("f:8: auth.keys[1].streams_max: {}", another("streams_max")),
+            &format!("f:13: auth.keys[1].tokens_per_day: {}", another("tokens_per_day")),
+        ],
+    );
+}
+
+#[test]
+fn what_a_key_may_ask_for_is_a_number_within_bounds() {
+    let a = client("a", "key", "acme", "user");
+    let beyond = "is out of range: 0 to 1000000 are allowed";
+
+    check("[auth]\nrequests_per_min = 0\nstreams_max = 1000000\ntokens_per_day = 1000000000000", &[], &[]);
+    check(
+        &format!("[auth]\nrequests_per_min = 1000001\n{a}streams_max = 1000001\ntokens_per_day = -1"),
+        &[],
+        &[
+            &format!("f:2: auth.requests_per_min: 1000001 {beyond}"),
+            &format!("f:8: auth.keys[0].streams_max: 1000001 {beyond}"),
+            "f:9: auth.keys[0].tokens_per_day: expected a whole number, 0 or more",
         ],
     );
 }

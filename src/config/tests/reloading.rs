@@ -54,6 +54,15 @@ fn a_server_with_keys_does_not_become_open_while_it_runs() {
 }
 
 #[test]
+fn what_keys_may_ask_for_changes_while_it_runs() {
+    let one = key("a", 'a');
+    let more = format!("[auth]\nrequests_per_min = 5\nsession_ms = 1000\n{one}");
+
+    check(&one, &more, &["auth.requests_per_min", "auth.session_ms"], &[]);
+    check(&one, &format!("{one}tokens_per_day = 5"), &["auth.keys"], &[]);
+}
+
+#[test]
 fn a_provider_changes_its_pace_and_its_models_but_not_where_it_is() {
     let at = |server: &str, more: &str| {
         format!("[providers.p]\ndialect = \"ollama\"\nbase_url = \"http://127.0.0.1:{server}\"\n{more}\n")

@@ -3,8 +3,9 @@
 use tokio::sync::oneshot;
 
 use super::request::Asked;
+use crate::accounts::{Refusal, Ticket};
 use crate::actors::coalescer::Join;
-use crate::actors::stream::{Identity, NotJoined};
+use crate::actors::stream::{Identity, JoinReply, NotJoined};
 use crate::chat::{Asker, RequestId, RequestKey};
 use crate::failure::{Code, Failure};
 use crate::fanout::Attachment;
@@ -16,13 +17,14 @@ use crate::http::turns::{self, TRIES_MAX};
 /// Asks for the answer, and again when the one that it was to share has just ended.
 pub(super) async fn join(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult<Attachment> {
     turns::refuse_when_draining(api)?;
+    let mut entry = caller.enter(&api.accounts)?;
     let mut id = asked.request.clone();
     if asked.has_own_id && api.store.request(&id).await?.is_some() {
         return Err(ApiError(Failure::new(Code::RequestIdInUse, "another request has this id").param("request_id")));
     }
     for _ in 0..TRIES_MAX {
         let (reply, answer) = oneshot::channel();
-        api.coalescer.ask(write(api, caller, asked, id.clone(), reply)).await?;
+        api.coalescer.ask(write(api, caller, asked, id.clone(), (entry.ticket(), reply))).await?;
         // The reply comes when the pacer has taken the request in.
         match answer.await {
             Ok(Ok(attachment)) if repeats_a_failure(&attachment, asked) => {
@@ -52,7 +54,7 @@ fn write(
     caller: &Caller,
     asked: &Asked,
     request: RequestId,
-    reply: oneshot::Sender<Result<Attachment, NotJoined>>,
+    (ticket, reply): (Result<Ticket, Refusal>, JoinReply),
 ) -> Join {
     let user = asked.user.as_deref();
     let key = || RequestKey::new(&turns::scope(api, caller, user), &asked.chat);
@@ -64,6 +66,7 @@ fn write(
         turn: None,
         asker: Asker { org: caller.org.clone(), principal: caller.principal(user), priority: asked.priority },
         chat: asked.chat.clone(),
+        ticket,
         arrived: asked.arrived,
         reply,
     }

@@ -18,6 +18,7 @@ use load::client::{ClientError, Connection, Events, Request, Response};
 use load::mock::{Ending, Provider, Rate};
 use tokio::io::DuplexStream;
 use tokio::sync::Semaphore;
+use weir::accounts::Accounts;
 use weir::app::Upstream;
 use weir::config::{self, Config, Live, Origin};
 use weir::http::server::{self, Surface};
@@ -61,9 +62,9 @@ impl VirtualWeir {
         };
         let upstream = Upstream::start(&live, store.clone(), metrics.clone(), &make).await.unwrap();
         let Upstream { coalescer, pacers, .. } = upstream;
-        let sessions = Sessions::default();
-        let (renderings, drain) = (Semaphore::new(1), Drain::default());
-        let api = Data::new(Api { live, coalescer, pacers, store, metrics, sessions, renderings, drain });
+        let (accounts, sessions, drain) = (Accounts::default(), Sessions::default(), Drain::default());
+        let renderings = Semaphore::new(1);
+        let api = Data::new(Api { live, coalescer, pacers, store, metrics, accounts, sessions, renderings, drain });
         let app = server::app(api.clone(), Surface::Everything);
         let service = HttpServiceBuilder::<DuplexStream, _, _, _>::default()
             .h1_allow_half_closed(false)

@@ -334,6 +334,7 @@ impl Pair {
                     twin: Some(key(of, which)),
                     turn: thread.map(ids),
                     stream,
+                    has_place: true,
                 };
                 self.join(&ask);
             }

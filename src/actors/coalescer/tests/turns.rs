@@ -19,6 +19,7 @@ fn ask(of: usize, request: usize) -> Ask {
         twin: Some(key(of, request)),
         turn: Some(ids),
         stream: StreamId::new(format!("s-{of}-{request}")),
+        has_place: true,
     }
 }
 
@@ -127,4 +128,20 @@ fn the_same_message_runs_beside_itself_when_it_shares_nothing_and_another_one_do
     assert_eq!(tables.streams_of(&thread).count(), 2);
     tables.ended(&StreamId::new("s-0-1"), None, Some(0), now);
     assert_eq!(tables.turn_of(&thread), Some((&StreamId::new("s-0-2"), &request_id(0, 2))));
+}
+
+#[test]
+fn without_a_place_nothing_begins_and_what_has_begun_is_found_again() {
+    let mut tables = Tables::<()>::new(LIMITS);
+    let (first, now) = (ask(0, 1), Instant::now());
+    let without = |ask: &Ask| Ask { has_place: false, ..ask.clone() };
+    assert_eq!(tables.join(&without(&first), now), Decision::NoPlace);
+    assert_eq!(tables.requests(), 0, "it left nothing behind");
+    tables.join(&first, now);
+
+    assert_eq!(tables.join(&without(&first), now), Decision::Repeat(first.request.clone()));
+    let follower = Ask { request: request_id(0, 2), ..first.clone() };
+    assert_eq!(tables.join(&without(&follower), now), Decision::NoPlace, "who shares an answer needs one, too");
+    tables.ending(&first.stream, None, Ending::Withdrawn);
+    assert_eq!(tables.join(&without(&follower), now), Decision::Wait(first.request), "it may have one afterwards");
 }

@@ -331,7 +331,8 @@ impl House {
         let (request, identity, arrived) = (ask.request.clone(), ask.identity(), Instant::now());
         let (org, principal) = (ask.org.clone(), Principal::new("somebody"));
         let asker = Asker { org, principal, priority: Priority::User };
-        coalescer::Join { request, identity, key, twin, turn, chat, asker, arrived, reply }
+        let ticket = Ok(Ticket::default());
+        coalescer::Join { request, identity, key, twin, turn, chat, asker, ticket, arrived, reply }
     }
 
     /// Asks once; the answer says what came of it.
