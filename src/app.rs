@@ -239,7 +239,7 @@ impl App {
         let drain = Drain::default();
         let config = live.get();
         let (accounts, sessions) = (Accounts::default(), Sessions::default());
-        let renderings = Semaphore::new(live.get().server.renderings_max);
+        let renderings = Semaphore::new(config.server.renderings_max);
         let api = Data::new(Api { live, coalescer, pacers, store, metrics, accounts, sessions, renderings, drain });
 
         let address = listener.local_addr().map_err(StartError::Server)?;

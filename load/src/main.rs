@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use load::checks::{alerts, compare, diagnose, profile, smoke, suite};
+use load::guardrail::{self, relay};
 use load::mock::{Mock, Rate, faults};
 use load::report::Report;
 use load::suites::{burst, cancel, cpu, fanout, idle, junk, kill, soak, ttft};
@@ -58,6 +59,12 @@ enum Command {
     Kill(Measurement<kill::Arguments>),
     /// Mixes answers, cancels, faults, slow readers and resumes for a while, and looks what is left.
     Soak(Measurement<soak::Arguments>),
+    /// Compares weir's figures with those of its baseline; ends with 1 if it has become slower, with 2 if that cannot be
+    /// told.
+    Check(Measurement<guardrail::Arguments>),
+    /// The bare relay that `check` measures beside weir.
+    #[command(hide = true)]
+    Relay(relay::Arguments),
 }
 
 /// The arguments of a measurement, and how its report is printed.
@@ -88,6 +95,9 @@ struct MockArguments {
     #[arg(long, value_name = "PATH")]
     json_stats: Option<PathBuf>,
 }
+
+/// How `check` ends when it has nothing to compare.
+const CANNOT_TELL: u8 = 2;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -139,6 +149,17 @@ async fn run(command: Command) -> Result<ExitCode, String> {
         Command::Junk(measurement) => print(junk::run(&measurement.arguments).await, measurement.json),
         Command::Kill(measurement) => print(kill::run(&measurement.arguments).await, measurement.json),
         Command::Soak(measurement) => print(soak::run(&measurement.arguments).await, measurement.json),
+        Command::Check(measurement) => match guardrail::run(&measurement.arguments).await {
+            Ok(report) => print(Ok(report), measurement.json),
+            Err(error) => {
+                say_why(&error.to_string());
+                Ok(ExitCode::from(CANNOT_TELL))
+            }
+        },
+        Command::Relay(arguments) => {
+            let relayed = relay::run(&arguments, |url| say(&format!("listening on {url}"))).await;
+            relayed.map(|()| ExitCode::SUCCESS).map_err(|error| format!("cannot relay: {error}"))
+        }
     }
 }
 

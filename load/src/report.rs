@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 pub struct Report {
     suite: &'static str,
     values: Map<String, Value>,
+    details: Map<String, Value>,
     checks: Vec<(String, bool)>,
     lines: Vec<String>,
 }
@@ -17,7 +18,7 @@ pub struct Report {
 impl Report {
     /// A report without findings.
     pub fn new(suite: &'static str) -> Self {
-        Self { suite, values: Map::new(), checks: Vec::new(), lines: Vec::new() }
+        Self { suite, values: Map::new(), details: Map::new(), checks: Vec::new(), lines: Vec::new() }
     }
 
     /// Notes a value.
@@ -25,8 +26,15 @@ impl Report {
     /// # Panics
     /// If it cannot be JSON.
     pub fn value(&mut self, name: &str, value: impl Serialize) {
-        let value = serde_json::to_value(value).expect("values are numbers, texts and tables of them");
-        self.values.insert(name.to_owned(), value);
+        self.values.insert(name.to_owned(), json_of(value));
+    }
+
+    /// Notes a value for programs alone; people read of it in a line.
+    ///
+    /// # Panics
+    /// If it cannot be JSON.
+    pub fn detail(&mut self, name: &str, value: impl Serialize) {
+        self.details.insert(name.to_owned(), json_of(value));
     }
 
     /// Notes whether something is as it must be.
@@ -53,8 +61,13 @@ impl Report {
     pub fn json(&self) -> Value {
         let checks = self.checks.iter().map(|(what, holds)| json!({"check": what, "ok": holds}));
         let checks: Vec<_> = checks.collect();
-        json!({"suite": self.suite, "ok": self.holds(), "checks": checks, "values": self.values, "lines": self.lines})
+        let values: Map<_, _> = self.values.clone().into_iter().chain(self.details.clone()).collect();
+        json!({"suite": self.suite, "ok": self.holds(), "checks": checks, "values": values, "lines": self.lines})
     }
+}
+
+fn json_of(value: impl Serialize) -> Value {
+    serde_json::to_value(value).expect("values are numbers, texts and tables of them")
 }
 
 impl fmt::Display for Report {
@@ -101,11 +114,14 @@ mod tests {
         report.check("one upstream call", true);
         assert!(report.holds());
         report.check("two messages", false);
+        report.detail("sent", json!([1, 2]));
 
         assert!(!report.holds());
         let text = report.to_string();
         assert!(text.contains("sends                        50\n"), "{text}");
         assert!(text.contains("p50 1.5  p99 null\n") && text.contains("FAIL two messages"), "{text}");
+        assert!(!text.contains("sent "), "{text}");
         assert_eq!(report.json()["ok"], false);
+        assert_eq!(report.json()["values"]["sent"], json!([1, 2]));
     }
 }

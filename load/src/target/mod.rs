@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use api::{Answer, Api, ApiError};
 pub use config::{FAULTY, MOCK, NARROW, Settings};
-pub use usage::{Usage, cpu_time};
+pub use usage::{Usage, cpu_time, cpu_time_of_threads};
 pub use weir::{Launch, StartError, Weir};
 
 use crate::client::{Client, ClientError};

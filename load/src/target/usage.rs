@@ -40,6 +40,19 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(Duration::from_nanos(ticks * (1_000_000_000 / per_second)))
 }
 
+/// The processor time that the threads of a running process have used so far, to the nanosecond where the kernel tells
+/// it. Threads that have ended are left out, so it is for a while in which none does.
+pub fn cpu_time_of_threads(pid: u32) -> io::Result<Duration> {
+    let mut total = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may be gone by now; a kernel without these figures has none for any thread.
+        let Ok(used) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        let nanoseconds = used.split_whitespace().next().and_then(|used| used.parse().ok());
+        total += Duration::from_nanos(nanoseconds.ok_or(io::ErrorKind::InvalidData)?);
+    }
+    if total.is_zero() { cpu_time(pid) } else { Ok(total) }
+}
+
 /// The value of a line like `Rss:   1234 kB`.
 fn kilobytes(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -83,5 +96,6 @@ mod tests {
         assert!(usage.rss_bytes >= usage.pss_bytes && usage.pss_bytes > 0);
         assert!(usage.files > 0 && usage.threads > 0);
         assert!(cpu_time(pid).is_ok());
+        assert!(cpu_time_of_threads(pid).unwrap() > Duration::ZERO);
     }
 }
