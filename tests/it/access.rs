@@ -77,7 +77,7 @@ enum Answer {
 use Answer::{HasEnded, Runs};
 
 /// Every route: its method and path, whom it is for, what it is asked about, what it answers.
-const ROUTES: [(&str, &str, For, Answer, u16); 38] = [
+const ROUTES: [(&str, &str, For, Answer, u16); 39] = [
     ("GET", "/health", For::Anybody, Runs, 200),
     ("GET", "/ready", For::Anybody, Runs, 200),
     ("GET", "/", For::Anybody, Runs, 200),
