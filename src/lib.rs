@@ -11,11 +11,13 @@
 //! | [`actors`] | the decisions: pacer, coalescer, stream, subscriber, guardian |
 //! | [`http`], [`markdown`] | the routes, the event streams, the page |
 //! | [`app`], [`logging`] | builds, links and ends everything; lines that hold nobody up |
+//! | [`doctor`] | an operator's check-up |
 
 pub mod actors;
 pub mod app;
 pub mod chat;
 pub mod config;
+pub mod doctor;
 pub mod event;
 pub mod failure;
 pub mod fanout;

@@ -1,16 +1,19 @@
 //! The program: arguments, logging, signals, exit code.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use weir::app::{self, App};
-use weir::config::{Config, FreshKey, Origin, Role};
+use weir::config::{Config, FreshKey, Origin, Role, Secret};
+use weir::doctor;
 use weir::http::{Api, files};
 
 /// A streaming backend for LLM chat.
@@ -31,9 +34,37 @@ struct Arguments {
 enum Command {
     /// Prints the effective configuration without secrets, or what is wrong with it
     Check,
+    /// Checks the configuration, keys, providers, database, and with --url what clients get through the proxy; ends
+    /// with 1 when something is wrong
+    Doctor(DoctorArguments),
     /// Keys of clients
     #[command(subcommand)]
     Key(KeyCommand),
+}
+
+#[derive(Debug, Args)]
+struct DoctorArguments {
+    /// The address that clients use, by way of the proxy: looks at a weir that runs, too
+    #[arg(long)]
+    url: Option<String>,
+    /// A client's key for it. In the environment it is seen by fewer than on the command line
+    #[arg(long, env = "WEIR_API_KEY", hide_env_values = true, value_parser = secret)]
+    key: Option<Secret>,
+    /// Who answers there, which may cost money [default: the demo, which costs nothing]
+    #[arg(long)]
+    provider: Option<String>,
+    /// What answers there [default: the provider's]
+    #[arg(long)]
+    model: Option<String>,
+    /// PEM certificates to trust there beside the public roots
+    #[arg(long)]
+    ca_file: Option<PathBuf>,
+    /// How long each answer there may take
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    timeout_ms: u64,
+    /// Prints one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,7 +103,15 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     }
     let environment: Vec<_> =
         std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok())).collect();
+    let is_quiet = !environment.iter().any(|(name, _)| name == "RUST_LOG");
     let mut origin = Origin::new(arguments.config, environment);
+    if let Some(Command::Doctor(doctor)) = arguments.command {
+        // What it finds it says itself.
+        if is_quiet {
+            log::set_max_level(log::LevelFilter::Off);
+        }
+        return check_up(doctor, origin, arguments.insecure);
+    }
     let config = origin.load()?;
     if let Some(Command::Check) = arguments.command {
         write!(std::io::stdout(), "{}", config.to_toml())?;
@@ -82,6 +121,23 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         config.refuse_open()?;
     }
     actix_web::rt::System::new().block_on(serve(config, origin))
+}
+
+fn check_up(arguments: DoctorArguments, origin: Origin, insecure: bool) -> Result<(), Box<dyn std::error::Error>> {
+    let DoctorArguments { url, key, provider, model, ca_file, timeout_ms, json } = arguments;
+    let wait_max = Duration::from_millis(timeout_ms);
+    let site = url.map(|url| doctor::Site { url, key, provider, model, ca_file, wait_max });
+    let looking = doctor::check_up(doctor::Options { origin, insecure, site });
+    let findings = actix_web::rt::System::new().block_on(looking);
+    match json {
+        true => writeln!(std::io::stdout(), "{}", findings.json())?,
+        false => write!(std::io::stdout(), "{findings}")?,
+    }
+    if findings.are_well() { Ok(()) } else { Err("something is wrong".into()) }
+}
+
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
 }
 
 fn role(text: &str) -> Result<Role, String> {

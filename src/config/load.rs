@@ -26,7 +26,7 @@ impl Config {
         file: Option<(&str, &str)>,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let (config, doubts) = Self::load_with_doubts(file, env)?;
+        let Loaded { config, doubts, .. } = Self::load_with_doubts(file, env)?;
         doubts.iter().for_each(|doubt| log::warn!("{doubt}"));
         Ok(config)
     }
@@ -35,16 +35,26 @@ impl Config {
     pub(super) fn load_with_doubts(
         file: Option<(&str, &str)>,
         env: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<(Self, Vec<String>), ConfigError> {
+    ) -> Result<Loaded, ConfigError> {
         let (name, text) = file.unwrap_or_default();
         let mut report = Report::new(name, text);
-        let config = build(text, &Env::new(env), &mut report);
-        report.finish(config)
+        let built = build(text, &Env::new(env), &mut report);
+        let ((config, written), doubts) = report.finish(built)?;
+        Ok(Loaded { config, doubts, written: written.into_keys().collect() })
     }
 }
 
+/// A configuration, and what is known of its file.
+pub(super) struct Loaded {
+    pub(super) config: Config,
+    /// What of it is likely not meant, a line each.
+    pub(super) doubts: Vec<String>,
+    /// The providers that the file names.
+    pub(super) written: Vec<String>,
+}
+
 /// What is wrong is reported, and is as if it were left out.
-fn build(text: &str, env: &Env, report: &mut Report<'_>) -> Config {
+fn build(text: &str, env: &Env, report: &mut Report<'_>) -> (Config, Written) {
     let mut file = Section::parse(text, report);
     let mut config = Config {
         server: file.take("server", report).read(report),
@@ -68,7 +78,7 @@ fn build(text: &str, env: &Env, report: &mut Report<'_>) -> Config {
     check::addresses(&config, report);
     check::store(&config, report);
     check::references(&config, &written, report);
-    config
+    (config, written)
 }
 
 fn read_metrics(mut section: Section<'_>, report: &mut Report<'_>) -> Metrics {

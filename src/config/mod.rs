@@ -44,7 +44,7 @@ pub use dialect::{Dialect, UnknownDialect};
 pub use fresh_key::{FreshKey, NoKey};
 pub use live::{Live, Reloaded};
 pub use locate::{Source, locate};
-pub use origin::Origin;
+pub use origin::{Examined, Origin};
 pub use pace::Pace;
 pub use provider::{Http, Key, OnCancel, Provider, Route};
 pub use report::ConfigError;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::load::Loaded;
 use super::report::ConfigError;
 use super::{Config, Source, locate};
 
@@ -15,6 +16,19 @@ pub struct Origin {
     environment: Vec<(String, String)>,
     /// The file that was read. From then on it has to be there.
     found: Option<PathBuf>,
+}
+
+/// A configuration that is looked at.
+#[derive(Debug)]
+pub struct Examined {
+    /// What would be in effect.
+    pub config: Config,
+    /// What of it is likely not meant, a line each.
+    pub doubts: Vec<String>,
+    /// The providers that the file names; others are built in.
+    pub written: Vec<String>,
+    /// The file, if there is one.
+    pub path: Option<PathBuf>,
 }
 
 impl Origin {
@@ -33,6 +47,14 @@ impl Origin {
         let config = Config::load(source.as_ref().map(Source::as_file), self.environment.clone())?;
         self.found = source.map(|source| source.path);
         Ok(config)
+    }
+
+    /// Reads the configuration once, to be looked at. Writes nothing to the log.
+    pub fn examine(&self) -> Result<Examined, ConfigError> {
+        let source = locate(self.flag.clone(), self.named())?;
+        let file = source.as_ref().map(Source::as_file);
+        let Loaded { config, doubts, written } = Config::load_with_doubts(file, self.environment.clone())?;
+        Ok(Examined { config, doubts, written, path: source.map(|source| source.path) })
     }
 
     fn named(&self) -> Option<PathBuf> {

@@ -32,6 +32,25 @@ pub fn raise_limit(config: &Config) {
     }
 }
 
+/// What a configuration needs of open files, and what there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Files {
+    /// So many are needed for all connections and calls.
+    pub needed: usize,
+    /// So many may be open; `None`: as many as it wants.
+    pub limit: Option<usize>,
+    /// So many connections each address can then have.
+    pub connections: usize,
+}
+
+/// What `config` needs, and what a process that starts here could have; or one that runs with this limit.
+pub fn look(config: &Config, running: Option<usize>) -> Files {
+    let may_have = || getrlimit(Resource::Nofile).maximum.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let limit = running.or_else(may_have);
+    let connections = limit.map_or(config.server.connections_max, |limit| fit(config, limit));
+    Files { needed: needed(config), limit, connections }
+}
+
 /// How many connections each address may have, by the configuration and by the process's limit.
 pub(super) fn connections_max(config: &Config) -> usize {
     limit().map_or(config.server.connections_max, |limit| fit(config, limit))

@@ -55,6 +55,11 @@ pub trait Adapter: Send + Sync + 'static {
 
     /// The path of a cheap `GET` that opens a connection, if there is one.
     fn warm_path(&self) -> Option<&'static str>;
+
+    /// The headers with which that `GET` also tells whether the key is good.
+    fn warm_headers(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 /// How an answer's bytes are cut into frames.

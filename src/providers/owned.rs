@@ -75,6 +75,10 @@ impl Adapter for Owned {
     fn warm_path(&self) -> Option<&'static str> {
         self.adapter.warm_path()
     }
+
+    fn warm_headers(&self) -> Vec<(&'static str, String)> {
+        self.adapter.warm_headers()
+    }
 }
 
 /// Marks the signatures of one answer.

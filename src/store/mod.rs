@@ -15,6 +15,7 @@
 //! | `repairs.rs` | ends of answers that could not be written yet |
 //! | `readers.rs` | the threads that read |
 //! | `files.rs` | the lock, and whether the files are still there |
+//! | `inspect.rs` | looks at a database without opening it |
 //! | `schema.rs`, `recovery.rs`, `migrations/` | opening, migrating, what a crash left behind |
 //! | `refusal.rs` | why a database cannot be used, in words |
 //! | `threads.rs`, `turns.rs`, `requests.rs`, `history.rs` | the SQL, by subject |
@@ -25,6 +26,7 @@ mod error;
 mod files;
 mod handle;
 mod history;
+mod inspect;
 mod jobs;
 mod options;
 mod readers;
@@ -47,6 +49,7 @@ mod writer;
 pub use cursor::{BadCursor, Cursor};
 pub use error::StoreError;
 pub use handle::Store;
+pub use inspect::{Inspection, inspect};
 pub use options::{Clock, StoreOptions};
 pub use watch::{Health, Recovered, Stats};
 

@@ -88,7 +88,7 @@ fn in_words(error: &io::Error) -> String {
 }
 
 /// Writes a file into the directory and removes it.
-fn probe(directory: &Path) -> io::Result<()> {
+pub(super) fn probe(directory: &Path) -> io::Result<()> {
     let path = directory.join(".weir-probe");
     let mut file = std::fs::File::create(&path)?;
     let written = file.write_all(&[0; ROOM_BYTES]).and_then(|()| file.sync_all());

@@ -13,7 +13,7 @@ use super::{StoreOptions, wal};
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_threads_messages_requests.sql")];
 
 /// Says in the file whose it is ("weir" in ASCII).
-const APPLICATION_ID: i32 = 0x7765_6972;
+pub(super) const APPLICATION_ID: i32 = 0x7765_6972;
 
 /// Older versions can corrupt a database when two connections write and checkpoint.
 const SQLITE_VERSION_MIN: i32 = 3_051_003;

@@ -17,6 +17,8 @@ mod connections;
 #[cfg(test)]
 mod disconnect;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod fallback;
 #[cfg(test)]
 mod faults;

@@ -11,7 +11,7 @@ const LINES_MAX: usize = 500;
 const DOCUMENT_LINES_MAX: [(&str, usize); 2] = [("README.md", 150), ("docs/architecture.md", 200)];
 
 /// What each module of `src/` may use beside itself. Whoever stands higher knows nothing of those below.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("event", &[]),
     ("failure", &[]),
     ("chat", &["event"]),
@@ -25,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("actors", &["chat", "config", "event", "failure", "fanout", "metrics", "providers", "store"]),
     // Reads of threads go straight to the store's handle; writes that belong to a turn go through the actors.
     ("http", &["actors", "chat", "config", "event", "failure", "fanout", "markdown", "metrics", "store"]),
+    ("doctor", &["chat", "config", "failure", "http", "providers", "store"]),
     ("app", &["actors", "chat", "config", "event", "failure", "fanout", "http", "metrics", "providers", "store"]),
 ];
 

@@ -29,7 +29,7 @@ fn loaded(toml: &str, env: &[(&str, &str)]) -> Config {
 #[track_caller]
 fn doubts(toml: &str) -> Vec<String> {
     let loaded = Config::load_with_doubts(Some(("f", toml)), []);
-    loaded.unwrap_or_else(|problems| panic!("{problems}\nin\n{toml}")).1
+    loaded.unwrap_or_else(|problems| panic!("{problems}\nin\n{toml}")).doubts
 }
 
 /// A file with a certificate to trust, and the folder that it is in.

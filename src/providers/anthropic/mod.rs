@@ -53,4 +53,8 @@ impl Adapter for Anthropic {
     fn warm_path(&self) -> Option<&'static str> {
         Some("/v1/models?limit=1")
     }
+
+    fn warm_headers(&self) -> Vec<(&'static str, String)> {
+        vec![("anthropic-version", VERSION.to_owned())]
+    }
 }

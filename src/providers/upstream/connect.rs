@@ -133,14 +133,30 @@ impl Endpoint {
     }
 
     async fn connect_once(&self) -> Result<Stream, TransportError> {
+        let addresses = self.resolve().await?;
+        let socket = self.reach(addresses).await?;
+        self.secure(socket).await
+    }
+
+    /// The addresses of its name, at most [`ADDRESSES_MAX`].
+    pub(super) async fn resolve(&self) -> Result<Vec<SocketAddr>, TransportError> {
         let addresses = lookup_host((self.host.as_str(), self.port)).await.map_err(|error| {
             log::debug!(host = self.host.as_str(), error:%; "no address");
             TransportError::Dns
         })?;
-        let socket = first_to_answer(addresses.take(ADDRESSES_MAX), HEAD_START).await.map_err(|error| {
+        Ok(addresses.take(ADDRESSES_MAX).collect())
+    }
+
+    /// A connection to one of these addresses.
+    pub(super) async fn reach(&self, addresses: Vec<SocketAddr>) -> Result<TcpStream, TransportError> {
+        first_to_answer(addresses.into_iter(), HEAD_START).await.map_err(|error| {
             log::debug!(host = self.host.as_str(), port = self.port, error:%; "no connection");
             TransportError::Connect
-        })?;
+        })
+    }
+
+    /// The connection with its handshake, if there has to be one.
+    pub(super) async fn secure(&self, socket: TcpStream) -> Result<Stream, TransportError> {
         let Some((connector, name)) = &self.tls else { return Ok(Stream::Plain(socket)) };
         let secured = connector.connect(name.clone(), socket).await.map_err(|error| {
             // It is for people to put right.

@@ -31,6 +31,7 @@ use super::connect::{Dial, Endpoint, Spare};
 use super::connections::{AGE_MAX, Connection, Connections, Hold, IDLE_MAX, Trace};
 use super::recycle::{self, drain};
 use super::settings::{self, BaseUrl, BuildError, USER_AGENT};
+use super::visit::Question;
 use super::{Body, Opened, Status, Transport, TransportError, rest, warm};
 use crate::chat::ProviderName;
 use crate::config;
@@ -102,6 +103,11 @@ impl Http1 {
     /// How many connections have been made so far, each with its handshake.
     pub fn connections_opened(&self) -> u64 {
         self.server.connections.opened()
+    }
+
+    /// Asks whatever it is, once.
+    pub(super) async fn ask(&self, question: &Question) -> Result<Opened, TransportError> {
+        self.server.ask(question).await
     }
 
     /// Takes over connections that were made to find out that the server speaks HTTP/1.1.
@@ -191,6 +197,20 @@ impl Server {
             Some(connection.is_open())
         };
         matches!(timeout(WARM_TIME_MAX, call).await, Ok(Some(true)))
+    }
+
+    async fn ask(&self, question: &Question) -> Result<Opened, TransportError> {
+        let method = Method::from_bytes(question.method.as_bytes()).map_err(|_| TransportError::Unsendable)?;
+        let mut request = self.request(method, &question.path)?;
+        request = request.insert_header((header::CONTENT_TYPE, "application/json"));
+        for (name, value) in &question.headers {
+            request = request.insert_header((*name, value.as_str()));
+        }
+        let sent = match question.body.as_slice() {
+            [] => request.send(),
+            body => request.send_body(body.to_vec()),
+        };
+        self.send(sent).await.map(|answered| answered.opened).map_err(|unanswered| unanswered.error)
     }
 
     fn post(&self, path: &str, headers: &[(&'static str, String)]) -> Result<ClientRequest, TransportError> {

@@ -221,7 +221,8 @@ impl Server {
     }
 }
 
-fn headers(provider: &config::Provider, adapter: &dyn Adapter) -> Result<HeaderMap, BuildError> {
+/// What every call to `provider` has.
+pub(super) fn headers(provider: &config::Provider, adapter: &dyn Adapter) -> Result<HeaderMap, BuildError> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT, HeaderValue::from_static(settings::accept(adapter)));

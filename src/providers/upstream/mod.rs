@@ -17,6 +17,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod visit;
 mod warm;
 
 use std::fmt;
@@ -32,6 +33,7 @@ pub use self::http1::Http1;
 pub use self::http2::Http2;
 pub use self::settings::BuildError;
 pub use self::tls::TlsFault;
+pub use self::visit::{Question, Reached, Steps, Visit};
 use super::{Adapter, Call, Head, moments};
 use crate::config::{self, Http};
 use crate::failure::{Code, Failure, Phase};

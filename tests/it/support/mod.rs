@@ -3,6 +3,7 @@
 pub(crate) mod front;
 pub(crate) mod gateway;
 pub(crate) mod listener;
+pub(crate) mod nginx;
 pub(crate) mod virtual_weir;
 
 use std::time::Duration;
