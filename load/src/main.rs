@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use load::checks::{alerts, compare, diagnose, profile, smoke, suite};
 use load::mock::{Mock, Rate, faults};
 use load::report::Report;
-use load::suites::{burst, cancel, cpu, fanout, idle, kill, soak, ttft};
+use load::suites::{burst, cancel, cpu, fanout, idle, junk, kill, soak, ttft};
 use load::target::TargetError;
 use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
@@ -52,6 +52,8 @@ enum Command {
     Fanout(Measurement<fanout::Arguments>),
     /// Measures the memory of an open stream.
     Idle(Measurement<idle::Arguments>),
+    /// Sends what clients can make up; nothing of it may stay in weir's metrics or memory.
+    Junk(Measurement<junk::Arguments>),
     /// Kills weir in the middle of answers, again and again, and looks what it still knows.
     Kill(Measurement<kill::Arguments>),
     /// Mixes answers, cancels, faults, slow readers and resumes for a while, and looks what is left.
@@ -134,6 +136,7 @@ async fn run(command: Command) -> Result<ExitCode, String> {
         Command::Cpu(measurement) => print(cpu::run(&measurement.arguments).await, measurement.json),
         Command::Fanout(measurement) => print(fanout::run(&measurement.arguments).await, measurement.json),
         Command::Idle(measurement) => print(idle::run(&measurement.arguments).await, measurement.json),
+        Command::Junk(measurement) => print(junk::run(&measurement.arguments).await, measurement.json),
         Command::Kill(measurement) => print(kill::run(&measurement.arguments).await, measurement.json),
         Command::Soak(measurement) => print(soak::run(&measurement.arguments).await, measurement.json),
     }

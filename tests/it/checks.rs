@@ -3,6 +3,7 @@
 use clap::{Args, Parser};
 use load::checks::{alerts, compare, diagnose, profile, smoke, suite};
 use load::report::Report;
+use load::suites::junk;
 use load::target::TargetError;
 
 use crate::support::gateway::{Gateway, message};
@@ -136,4 +137,17 @@ async fn where_nothing_runs_the_words_are_clear() {
     let error = smoke::run(&arguments).await.unwrap_err();
 
     assert!(error.to_string().starts_with("nothing to measure at http://127.0.0.1:1"), "{error}");
+}
+
+#[actix_web::test]
+async fn whatever_clients_make_up_adds_no_series_to_the_metrics() {
+    let gateway = Gateway::start().await;
+
+    let report = junk::run(&line(&gateway, &["-n", "2000", "-c", "16", "--seed", "1"])).await.unwrap();
+
+    assert!(report.holds(), "{report}");
+    let values = report.json()["values"].clone();
+    assert_eq!(values["series_peak"], values["series_before"], "{report}");
+    assert!(gateway.mock.counts().calls_started > 50, "some of it reaches a provider");
+    gateway.at_rest().await;
 }

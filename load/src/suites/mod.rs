@@ -5,6 +5,7 @@ pub mod cancel;
 pub mod cpu;
 pub mod fanout;
 pub mod idle;
+pub mod junk;
 pub mod kill;
 pub mod soak;
 pub mod ttft;
