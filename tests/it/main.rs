@@ -9,6 +9,8 @@ mod adapters;
 #[cfg(test)]
 mod burst;
 #[cfg(test)]
+mod canaries;
+#[cfg(test)]
 mod cancel;
 #[cfg(test)]
 mod checks;
