@@ -231,7 +231,7 @@ impl App {
         let listener = listen(config.server.bind)?;
         let admin_listener = config.server.admin_bind.map(listen).transpose()?;
         let store = Store::open(&StoreOptions::new(&config.store))?;
-        let metrics = Arc::new(Metrics::new(&config.metrics).counting(callable(&config)));
+        let metrics = Arc::new(Metrics::new(&config.metrics).counting(callable(&config)).with_routes(routes(&config)));
         let live = Live::new(config, origin);
         let arbiter = Arbiter::new();
         let upstream = start_on(&arbiter, live.clone(), store.clone(), metrics.clone(), make).await;
@@ -307,6 +307,15 @@ impl App {
 /// The names of the providers that can be called.
 fn callable(config: &Config) -> impl Iterator<Item = &str> {
     config.providers.values().filter(|provider| provider.available().is_ok()).map(|provider| provider.name.as_str())
+}
+
+/// The ways that answers can go when a provider fails.
+fn routes(config: &Config) -> impl Iterator<Item = (&str, &str)> {
+    let to_callable = |name: &&str| config.providers.get(*name).is_some_and(|other| other.available().is_ok());
+    config.providers.values().flat_map(move |provider| {
+        let others = provider.fallback.iter().map(|route| route.provider.as_str()).filter(to_callable);
+        others.map(|other| (provider.name.as_str(), other))
+    })
 }
 
 /// Starts the actors on `arbiter`.

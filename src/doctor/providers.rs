@@ -118,3 +118,31 @@ pub(super) fn what_helps(error: &TransportError) -> &'static str {
         TransportError::Unsendable => "base_url cannot be called",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Key, Secret};
+
+    #[test]
+    fn a_status_is_judged_by_whether_there_is_a_key() {
+        let without = Config::default().providers["openai"].clone();
+        let with = Provider { key: Key::Given(Secret::new("k")), ..without.clone() };
+        let verdict = |status, provider: &Provider| judge(status, String::new(), provider).verdict;
+
+        for (status, with_key, without_key) in [
+            (200, Verdict::Ok, Verdict::Ok),
+            (301, Verdict::Fail, Verdict::Fail),
+            (400, Verdict::Ok, Verdict::Ok),
+            (401, Verdict::Fail, Verdict::Ok),
+            (403, Verdict::Fail, Verdict::Ok),
+            (404, Verdict::Warn, Verdict::Warn),
+            (429, Verdict::Warn, Verdict::Warn),
+            (503, Verdict::Warn, Verdict::Warn),
+        ] {
+            assert_eq!((verdict(status, &with), verdict(status, &without)), (with_key, without_key), "{status}");
+        }
+        let refused = judge(401, String::new(), &with);
+        assert!(refused.to_do.is_some_and(|to_do| to_do.contains("OPENAI_API_KEY")));
+    }
+}

@@ -402,10 +402,14 @@ fn chosen_id(caller: &Caller, request: &HttpRequest, fields: &mut Fields) -> Api
 
 fn idempotency_key(request: &HttpRequest) -> ApiResult<Option<String>> {
     let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
-    match value.to_str() {
-        Ok(key) if (1..=IDEMPOTENCY_KEY_LEN_MAX).contains(&key.len()) => Ok(Some(key.to_owned())),
-        _ => {
-            let message = format!("an idempotency key is 1 to {IDEMPOTENCY_KEY_LEN_MAX} visible ASCII characters");
+    let is_visible = |key: &&str| key.bytes().all(|byte| byte.is_ascii_graphic());
+    let fits = |key: &&str| (1..=IDEMPOTENCY_KEY_LEN_MAX).contains(&key.len());
+    match value.to_str().ok().filter(fits).filter(is_visible) {
+        Some(key) => Ok(Some(key.to_owned())),
+        None => {
+            let message = format!(
+                "an idempotency key is 1 to {IDEMPOTENCY_KEY_LEN_MAX} visible ASCII characters, without a space"
+            );
             Err(ApiError::field("Idempotency-Key", message))
         }
     }

@@ -193,6 +193,18 @@ impl Metrics {
         Self { totals: Totals::new(providers), ..self }
     }
 
+    /// With totals of these ways from a provider to its fallbacks.
+    #[must_use]
+    pub fn with_routes<'a>(mut self, routes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        routes.into_iter().for_each(|(from, to)| self.totals.may_fall_back(from, to));
+        self
+    }
+
+    /// Another provider has taken an answer over.
+    pub fn fell_back(&self, from: &str, to: &str) {
+        self.totals.fell_back(from, to);
+    }
+
     /// Other conditions for alarms from now on. Since when one holds is not forgotten.
     pub fn set_alerts(&self, config: &config::Alerts) {
         self.inner.lock().watch.configure(config.clone());

@@ -73,6 +73,8 @@ struct OfProvider {
     errors: Codes,
     input: AtomicU64,
     output: AtomicU64,
+    /// Answers that another provider has taken over from this one, by that one.
+    fallbacks: BTreeMap<Box<str>, AtomicU64>,
 }
 
 /// How often there was each of the codes.
@@ -99,6 +101,20 @@ impl Totals {
             cancel: Histogram::new(CANCEL_BOUNDS_US),
             error_responses: Codes::new(),
             connections: AtomicUsize::new(0),
+        }
+    }
+
+    /// Answers may go from one provider to another. What is not said so is not counted.
+    pub(super) fn may_fall_back(&mut self, from: &str, to: &str) {
+        if let Some(of) = self.providers.get_mut(from) {
+            of.fallbacks.insert(to.into(), AtomicU64::new(0));
+        }
+    }
+
+    /// One has gone this way.
+    pub(super) fn fell_back(&self, from: &str, to: &str) {
+        if let Some(count) = self.providers.get(from).and_then(|of| of.fallbacks.get(to)) {
+            count.fetch_add(1, Relaxed);
         }
     }
 
@@ -164,6 +180,13 @@ impl Totals {
                 metric.sample(&[("provider", provider), ("type", kind)], count.load(Relaxed));
             }
         }
+        let help = "Answers that another provider has taken over from the one that was asked.";
+        let mut metric = out.metric("weir_fallbacks_total", Kind::Counter, help);
+        for (from, of) in &self.providers {
+            for (to, count) in &of.fallbacks {
+                metric.sample(&[("from", from), ("to", to)], count.load(Relaxed));
+            }
+        }
     }
 }
 
@@ -179,6 +202,7 @@ impl OfProvider {
             errors: Codes::new(),
             input: AtomicU64::new(0),
             output: AtomicU64::new(0),
+            fallbacks: BTreeMap::new(),
         }
     }
 
@@ -330,6 +354,19 @@ mod tests {
         totals.finished("other", &finished(1, Status::Complete));
 
         assert_eq!(text(&totals), before);
+    }
+
+    #[test]
+    fn a_fallback_is_counted_if_it_is_configured() {
+        let mut totals = Totals::new(["demo", "other"]);
+        totals.may_fall_back("other", "demo");
+        for (from, to) in [("other", "demo"), ("other", "demo"), ("demo", "other"), ("nobody", "demo")] {
+            totals.fell_back(from, to);
+        }
+
+        let text = text(&totals);
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("weir_fallbacks_total")).collect();
+        assert_eq!(lines, [r#"weir_fallbacks_total{from="other",to="demo"} 2"#]);
     }
 
     #[test]

@@ -123,3 +123,55 @@ fn holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
         process.parse().ok().filter(|_| *file == wanted)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, StoreOptions};
+
+    #[tokio::test]
+    async fn a_database_is_seen_in_use_and_idle_and_a_look_makes_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("weir.db");
+        assert_eq!(inspect(&path).unwrap().bytes, None);
+        let store = Store::open(&StoreOptions { path: path.clone(), ..StoreOptions::default() }).unwrap();
+
+        let used = inspect(&path).unwrap();
+        store.close().await;
+        let idle = inspect(&path).unwrap();
+
+        assert!(used.in_use && !idle.in_use && idle.bytes > Some(0));
+        assert!(used.process.is_none_or(|process| process == std::process::id()));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "the database alone");
+    }
+
+    #[test]
+    fn what_is_no_database_of_weir_is_refused_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("other.db");
+        let mut others = vec![0; HEAD_LEN];
+        others[..MAGIC.len()].copy_from_slice(MAGIC);
+        others[APPLICATION_AT] = 1;
+        for (bytes, why) in
+            [(&b"text"[..], "not a database"), (&[7; 200], "not a database"), (&others, "another application")]
+        {
+            std::fs::write(&path, bytes).unwrap();
+
+            let refused = inspect(&path).unwrap_err().to_string();
+
+            assert!(refused.contains(why), "{refused}");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        let nowhere = inspect(&directory.path().join("none/weir.db")).unwrap_err().to_string();
+        assert!(nowhere.contains("no such directory"), "{nowhere}");
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_found_by_its_file() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 fe:00:11 0 EOF\n2: FLOCK  ADVISORY  READ 8 fe:00:11 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 6 fe:00:11 0 EOF\n3: FLOCK  ADVISORY  WRITE 9 fe:00:11 0 EOF\n";
+        let device = rustix::fs::makedev(0xfe, 0);
+
+        assert_eq!((holder(locks, device, 11), holder(locks, device, 12)), (Some(9), None));
+    }
+}

@@ -99,11 +99,12 @@ async fn relay(client: TcpStream, server: TcpStream, (heads, errors): (Arc<Atomi
         while let Ok(count @ 1..) = answers.read(&mut bytes).await {
             let mut piece = bytes[..count].to_vec();
             errors.fetch_add(cover(&mut piece), Ordering::Relaxed);
-            if std::mem::take(&mut begins) && piece.starts_with(b"HTTP/1.1 ") {
-                if let Some(end) = piece.windows(2).position(|pair| pair == b"\r\n") {
-                    piece.splice(end + 2..end + 2, HEADERS.bytes());
-                    heads.fetch_add(1, Ordering::Relaxed);
-                }
+            if std::mem::take(&mut begins)
+                && piece.starts_with(b"HTTP/1.1 ")
+                && let Some(end) = piece.windows(2).position(|pair| pair == b"\r\n")
+            {
+                piece.splice(end + 2..end + 2, HEADERS.bytes());
+                heads.fetch_add(1, Ordering::Relaxed);
             }
             if hears.write_all(&piece).await.is_err() {
                 break;
@@ -246,7 +247,8 @@ async fn sing(level: &str) -> Vec<Seen> {
     let keys = sent.iter().filter(|call| call.headers.iter().any(|(_, value)| value.contains(PROVIDERS_KEY))).count();
     assert!(keys > 20 && bodies(PROMPT) > 20 && bodies(SYSTEM) > 10, "{keys} {} {}", bodies(PROMPT), bodies(SYSTEM));
     let (heads, errors) = (relay.heads.load(Ordering::Relaxed), relay.errors.load(Ordering::Relaxed));
-    assert!(heads > cases.len() && errors > cases.len() / 2, "{heads} heads and {errors} errors");
+    // Connections are used again, and where time is short a clock rings first.
+    assert!(heads > cases.len() / 2 && errors > cases.len() / 4, "{heads} heads and {errors} errors");
     let failed = seen.iter().filter(|(place, text)| place.ends_with("error") && !text.is_empty()).count();
     assert!(failed > cases.len(), "{failed} errors");
     let log = std::fs::read_to_string(directory.path().join("log")).unwrap();

@@ -46,6 +46,10 @@ async fn another_provider_answers_and_is_named_everywhere() {
     assert_eq!((&state["provider"], &state["fallback_from"]), (&"backup".into(), &"mock".into()));
     let report = gateway.get("/api/metrics/performance").await;
     assert_eq!((&report["fallbacks"], &report["providers"]["backup"]["fallbacks"]), (&1.into(), &1.into()));
+    let metrics = gateway.client.get("/metrics").await.unwrap();
+    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let counts: Vec<_> = metrics.lines().filter_map(|line| line.strip_prefix("weir_fallbacks_total")).collect();
+    assert_eq!(counts, [r#"{from="mock",to="backup"} 1"#, r#"{from="mock",to="demo"} 0"#]);
     gateway.at_rest().await;
 }
 

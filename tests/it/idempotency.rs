@@ -113,3 +113,23 @@ async fn tools_are_never_shared() {
     assert_eq!(gateway.mock.counts().calls_started, 2);
     assert_eq!(first.json()["assistant_message"]["finish_reason"], "tool_calls");
 }
+
+#[actix_web::test]
+async fn a_key_with_what_cannot_be_seen_is_refused() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let path = format!("/api/threads/{thread}/messages");
+    let send = async |key: &str| {
+        let request = Request::post(path.clone(), &message("hello", "mock")).header("idempotency-key", key);
+        gateway.client.send(request).await.unwrap()
+    };
+
+    for key in ["a b", "a\tb", "é", "", &"k".repeat(256)] {
+        let refused = send(key).await;
+        let error = refused.json()["error"].clone();
+        assert_eq!((refused.status(), &error["param"]), (400, &"Idempotency-Key".into()), "{key:?}: {error}");
+        assert!(error["message"].as_str().unwrap().contains("visible ASCII characters, without a space"), "{error}");
+    }
+    assert_eq!(send(&"~".repeat(255)).await.status(), 200);
+    assert_eq!(gateway.mock.counts().calls_started, 1);
+}

@@ -81,6 +81,10 @@ async fn check_views(ours: &Client, theirs: &Client, everything: &Client) {
             let mut ids: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["stream_id"].clone()).collect();
             ids.sort_by_key(Value::to_string);
             assert_eq!(json!(ids), streams);
+            let mut orgs: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["org_id"].clone()).collect();
+            orgs.sort_by_key(Value::to_string);
+            let all = if streams.as_array().unwrap().len() > 1 { json!(["acme", "rival"]) } else { json!([null]) };
+            assert_eq!(json!(orgs), all, "told to those who see more than one");
         }
         // Pacers are everybody's: what they carry is a total.
         for rows in [&seen["pacers"], &get(client, "/api/admin/pacers").await] {

@@ -271,7 +271,7 @@ fn conditions(expression: &str) -> impl Iterator<Item = String> {
 
 #[actix_web::test]
 async fn alerts_and_dashboard_ask_for_what_is_there() {
-    let gateway = Gateway::with_provider(&format!("{FAST}\ntpm = 1000000")).await;
+    let gateway = Gateway::with_provider(&format!("{FAST}\ntpm = 1000000\nfallback = [\"demo\"]")).await;
     let scrape = Scrape::of(&gateway.client).await;
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     let targets = dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap());
@@ -296,7 +296,10 @@ async fn alerts_and_dashboard_ask_for_what_is_there() {
 
 #[actix_web::test]
 async fn the_protocol_lists_every_metric_and_no_other() {
-    let gateway = Gateway::with(&format!("{FAST}\ntpm = 1000000"), &keys(&[("ops", "*", "admin")])).await;
+    let provider = format!("{FAST}
+tpm = 1000000
+fallback = [\"demo\"]");
+    let gateway = Gateway::with(&provider, &keys(&[("ops", "*", "admin")])).await;
     let scrape = Scrape::of(&with_key(&gateway, "ops")).await;
 
     let listed: BTreeSet<_> =

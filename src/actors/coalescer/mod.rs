@@ -234,6 +234,9 @@ pub struct Snapshot(pub View);
 pub struct StreamStatus {
     /// Its id.
     pub stream_id: StreamId,
+    /// Whose it is; told to those who see more than one organisation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub org_id: Option<OrgId>,
     /// Who answers.
     pub provider: ProviderName,
     /// What answers.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::actors::stream::{self, NotJoined, Stream};
 use crate::actors::subscriber;
-use crate::chat::{StreamId, ThreadId};
+use crate::chat::{StreamId, ThreadId, View};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::Code;
 use crate::fanout::{Attachment, Audience, Kept, LogStats, Outcome, StreamLog, Subscription, SubscriptionFacts};
@@ -255,12 +255,15 @@ impl Handler<Snapshot> for Coalescer {
     type Result = MessageResult<Snapshot>;
 
     fn handle(&mut self, Snapshot(view): Snapshot, _: &mut Context<Self>) -> Self::Result {
-        let now = Instant::now();
+        let (now, sees_all) = (Instant::now(), view == View::Everything);
         let streams = self.streams.borrow();
         let mut rows: Vec<_> = streams
             .iter()
             .filter(|(_, stream)| view.shows(&stream.org))
-            .map(|(id, stream)| status(id, stream, now))
+            .map(|(id, stream)| StreamStatus {
+                org_id: sees_all.then(|| stream.org.clone()),
+                ..status(id, stream, now)
+            })
             .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.age_ms));
         MessageResult(rows)
@@ -278,6 +281,7 @@ fn status(id: &StreamId, stream: &super::RunningStream, now: Instant) -> StreamS
     let (provider, model) = stream.log.fallback().map_or_else(asked, |fallback| (fallback.provider, fallback.model));
     StreamStatus {
         stream_id: id.clone(),
+        org_id: None,
         provider,
         model,
         age_ms: u64::try_from(now.saturating_duration_since(stream.began).as_millis()).unwrap_or(u64::MAX),

@@ -20,6 +20,7 @@ use crate::chat::{Asker, ChatRequest, ProviderName};
 use crate::event::Finish;
 use crate::failure::{Code, Failure, Phase};
 use crate::fanout::{Fallback, StreamLog, Transcript};
+use crate::metrics::Metrics;
 use crate::providers::Call;
 
 /// The first pause before a retry; it doubles with each try.
@@ -40,6 +41,7 @@ pub(super) struct Attempt {
     /// Says that another provider makes the answer, once its pacer has taken the request in.
     pub(super) fallback: Option<Fallback>,
     pub(super) log: Arc<StreamLog>,
+    pub(super) metrics: Arc<Metrics>,
     /// What the present call has said before its first content.
     pub(super) preface: RefCell<Preface>,
     pub(super) standing: Rc<Standing>,
@@ -239,6 +241,7 @@ impl Attempt {
             }
         };
         if let Some(fallback) = self.fallback.take() {
+            self.metrics.fell_back(fallback.from.as_str(), fallback.provider.as_str());
             self.log.fall_back(Some(fallback));
         }
         if let Some(admitted) = self.admitted.take() {

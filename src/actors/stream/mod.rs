@@ -317,6 +317,7 @@ impl Stream {
             deadline: None,
             fallback: None,
             log: self.log.clone(),
+            metrics: self.environment.metrics.clone(),
             preface: RefCell::default(),
             standing: self.standing.clone(),
             admitted: Some(Box::new(move || tell(&admitted, Admitted))),

@@ -49,7 +49,7 @@ impl Junk {
             2 => Request::post("/v1/chat/completions", &self.completion()),
             3 => Request::post("/v1/responses", &json!({"model": self.text(), "input": self.text()})),
             4 => self.post_to(&format!("/api/threads/{word}/messages")),
-            5 => self.to_the_provider(),
+            5 => self.ask_the_provider(),
             6 => Request::get(format!("/api/threads/{word}?limit={}", self.word())),
             7 => Request::get(format!("/api/requests/{word}/stream?last_event_id={}", self.word())),
             8 => Request::post(format!("/api/threads/cancel/{word}"), &json!({})),
@@ -71,7 +71,7 @@ impl Junk {
         Request::post(path, &json!({"content": self.text(), "provider": provider, "model": self.text()}))
     }
 
-    fn to_the_provider(&mut self) -> Request {
+    fn ask_the_provider(&mut self) -> Request {
         let Some(thread) = self.thread.clone() else { return self.post_to("/api/threads/none/messages") };
         let model = format!("junk-{}", self.word());
         let body = json!({"content": self.text(), "provider": MOCK, "model": model, "user_id": self.word()});
