@@ -15,6 +15,8 @@ mod checks;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod cors;
+#[cfg(test)]
 mod disconnect;
 #[cfg(test)]
 mod fallback;
