@@ -268,13 +268,6 @@ mod tests {
     }
 
     #[test]
-    fn who_needs_no_key_has_no_account() {
-        let mut entry = Entry::default();
-
-        entry.ticket().unwrap().bill().charge(Some(Usage { input: 1, ..Usage::default() }));
-    }
-
-    #[test]
     fn an_account_goes_with_its_key_and_what_runs_does_not_mind() {
         let accounts = Accounts::default();
         let ticket = accounts.enter("a", Allowance::default()).unwrap().ticket().unwrap();

@@ -31,6 +31,20 @@ pub(super) fn is_host(text: &str) -> bool {
     Host::parse(text).is_some()
 }
 
+/// Whether the text is an origin as browsers write it: lower case, and a port only where it is not the scheme's own.
+pub(super) fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else { return false };
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte));
+    let is_usual = match scheme {
+        "http" => authority.ends_with(":80"),
+        "https" => authority.ends_with(":443"),
+        _ => false,
+    };
+    let is_lower = !authority.bytes().any(|byte| byte.is_ascii_uppercase());
+    is_scheme && is_lower && !is_usual && Host::parse_with_port(authority).is_some()
+}
+
 /// The host of a URL.
 enum Host<'a> {
     Address(IpAddr),

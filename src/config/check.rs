@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::Config;
-use super::address::{check_base_url, is_host};
+use super::address::{check_base_url, is_host, is_origin};
 use super::authorities::authorities;
 use super::dialect::Dialect;
 use super::load::Written;
@@ -74,7 +74,7 @@ pub(super) fn provider(path: &str, name: &str, table: &ProviderTable, report: &m
     }
 }
 
-/// The addresses that weir listens on, and the names that requests may use for it.
+/// The addresses that weir listens on, the names that requests may use for it, and where their pages may come from.
 pub(super) fn addresses(config: &Config, report: &mut Report<'_>) {
     if config.server.admin_bind.is_some_and(|admin| overlap(admin, config.server.bind)) {
         report.key("server.admin_bind", "bind has this address already; \"\" shares it");
@@ -82,6 +82,16 @@ pub(super) fn addresses(config: &Config, report: &mut Report<'_>) {
     for (n, host) in config.server.allowed_hosts.iter().enumerate() {
         if !is_host(host) {
             report.key(&format!("server.allowed_hosts[{n}]"), "expected a host without scheme and port");
+        }
+    }
+    for (n, origin) in config.server.cors_origins.iter().enumerate() {
+        let key = format!("server.cors_origins[{n}]");
+        if origin != "*" && !is_origin(origin) {
+            let example = "such as https://app.example.com: no path, no / at its end, no usual port";
+            report.key(&key, format_args!("expected an origin as browsers write it, {example}"));
+        } else if origin == "*" && config.auth.keys.is_empty() {
+            let why = "without keys every page that somebody has open could use this server";
+            report.key(&key, format_args!("\"*\" needs auth.keys: {why}"));
         }
     }
 }

@@ -65,6 +65,7 @@ impl Server {
             uri_bytes_max: new.uri_bytes_max,
             drain_timeout_ms: new.drain_timeout_ms,
             allowed_hosts: new.allowed_hosts.clone(),
+            cors_origins: new.cors_origins.clone(),
             ..self.clone()
         }
     }

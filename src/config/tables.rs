@@ -92,6 +92,8 @@ tables! {
         drain_timeout_ms: u64 = 30_000 => 0..=DAY_MS;
         /// The `Host` names that requests may use, without port; empty: any.
         allowed_hosts: Vec<String> = Vec::new();
+        /// The origins of other sites whose pages may ask and read; `"*"`: any, where there are keys.
+        cors_origins: Vec<String> = Vec::new();
     }
 
     /// `[store]`: where threads and messages are kept.

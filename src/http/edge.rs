@@ -14,11 +14,12 @@ use tokio::time::Instant;
 
 use super::Api;
 use super::connection::Line;
+use super::cors::Cors;
 use super::error::{ApiError, ApiResult};
 use super::path::Allowed;
 use super::timing::Timing;
 use crate::chat::RequestId;
-use crate::config;
+use crate::config::{self, Config};
 use crate::failure::{Code, Failure};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -42,28 +43,36 @@ pub(super) async fn edge(
     let began = Instant::now();
     let own_label = given_label(&request);
     let api = request.app_data::<web::Data<Api>>().cloned();
-    let checked = |api: &web::Data<Api>| {
-        check_place(&request)?;
-        let config = api.config();
-        check_head(&request, &config.server)?;
-        if config.auth.keys.is_empty() { check_origin(&request, &config.server) } else { Ok(()) }
-    };
-    let limits = api.as_ref().map_or(Ok(()), checked);
+    let config = api.as_ref().map(|api| api.config());
+    let cors = config.as_ref().map_or(Cors::Off, |config| Cors::of(request.request(), &config.server));
+    let limits = config.map_or(Ok(()), |config| check(&request, &config, &cors));
     if let Err(error) = limits {
         count(api.as_ref(), &error);
         let response = error.response(Some(&own_label));
-        return Ok(labelled(request.into_response(response), &own_label, began).map_into_right_body());
+        return Ok(labelled(request.into_response(response), &own_label, &cors, began).map_into_right_body());
     }
     // Only a handler that panics gets here without a response.
-    let response = next.call(request).await.map_err(|_| Panicked { label: own_label.clone() })?;
+    let panicked = |_| Panicked { label: own_label.clone(), cors: cors.clone() };
+    let response = next.call(request).await.map_err(panicked)?;
     let label = response.request().extensions().get::<Label>().map_or(own_label, |label| label.0.clone());
     let Some(error) = readable_error(&response) else {
-        return Ok(labelled(response, &label, began).map_into_left_body());
+        return Ok(labelled(response, &label, &cors, began).map_into_left_body());
     };
-    count(api.as_ref(), &error);
+    let preflight = response.request().extensions().get::<Allowed>().cloned();
+    let preflight = preflight.and_then(|Allowed(methods)| cors.preflight(response.request(), &methods));
+    let answer = preflight.unwrap_or_else(|| {
+        count(api.as_ref(), &error);
+        error.response(Some(&label))
+    });
     let (request, _) = response.into_parts();
-    let response = ServiceResponse::new(request, error.response(Some(&label)));
-    Ok(labelled(response, &label, began).map_into_right_body())
+    Ok(labelled(ServiceResponse::new(request, answer), &label, &cors, began).map_into_right_body())
+}
+
+/// What is looked at before anybody knows who asks, and for what.
+fn check(request: &ServiceRequest, config: &Config, cors: &Cors) -> ApiResult<()> {
+    check_place(request)?;
+    check_head(request, &config.server)?;
+    if config.auth.keys.is_empty() { check_origin(request, &config.server, cors) } else { Ok(()) }
 }
 
 /// The name that the client gave, if it can be one, else a new one.
@@ -126,8 +135,9 @@ fn check_head(request: &ServiceRequest, server: &config::Server) -> ApiResult<()
 /// Without keys, whoever reaches the server may use it: a page of another site that a person has open must not.
 ///
 /// Such a page says so in `Sec-Fetch-Site`, or in `Origin`. One that has made its own name point here (DNS rebinding)
-/// does not; but it comes with a name that has a dot, by which a server on loopback is not called.
-fn check_origin(request: &ServiceRequest, server: &config::Server) -> ApiResult<()> {
+/// does not; but it comes with a name that has a dot, by which a server on loopback is not called. Pages of the origins
+/// in `server.cors_origins` may.
+fn check_origin(request: &ServiceRequest, server: &config::Server, cors: &Cors) -> ApiResult<()> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let called = called(request.request())?;
     let (host, name) = called.as_ref().map_or(("", ""), |called| (called.as_str(), called.host()));
@@ -137,7 +147,7 @@ fn check_origin(request: &ServiceRequest, server: &config::Server) -> ApiResult<
     if server.allowed_hosts.is_empty() && server.bind.ip().is_loopback() && is_domain {
         return refuse("Host", "a server without keys is called localhost, or by a name in server.allowed_hosts");
     }
-    if request.method().is_safe() {
+    if request.method().is_safe() || cors.is_listed() {
         return Ok(());
     }
     match (header("sec-fetch-site"), header("origin")) {
@@ -171,7 +181,7 @@ fn readable_error<B>(response: &ServiceResponse<B>) -> Option<ApiError> {
     Some(ApiError::new(code, message))
 }
 
-fn labelled<B>(mut response: ServiceResponse<B>, label: &str, began: Instant) -> ServiceResponse<B> {
+fn labelled<B>(mut response: ServiceResponse<B>, label: &str, cors: &Cors, began: Instant) -> ServiceResponse<B> {
     let allowed = response.request().extensions().get::<Allowed>().cloned();
     let allowed = allowed.and_then(|Allowed(methods)| HeaderValue::from_str(&methods).ok());
     if let Some(methods) = allowed.filter(|_| response.status() == StatusCode::METHOD_NOT_ALLOWED) {
@@ -181,6 +191,7 @@ fn labelled<B>(mut response: ServiceResponse<B>, label: &str, began: Instant) ->
     if let Some(value) = timing.and_then(|timing| timing.value(Instant::now())) {
         response.headers_mut().insert(SERVER_TIMING, value);
     }
+    cors.write(response.headers_mut());
     finish_headers(response.headers_mut(), label);
     log::debug!(
         target: "weir::http",
@@ -210,6 +221,7 @@ pub(super) fn finish_headers(headers: &mut HeaderMap, label: &str) {
 #[derive(Debug)]
 struct Panicked {
     label: String,
+    cors: Cors,
 }
 
 impl fmt::Display for Panicked {
@@ -226,6 +238,23 @@ impl ResponseError for Panicked {
         if let Ok(value) = HeaderValue::from_str(&self.label) {
             response.headers_mut().insert(X_REQUEST_ID, value);
         }
+        self.cors.write(response.headers_mut());
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_page_reads_that_a_handler_has_panicked() {
+        let origin = HeaderValue::from_static("https://app.example");
+        let panicked = Panicked { label: "r_1".to_owned(), cors: Cors::Listed(origin.clone()) };
+
+        let response = panicked.error_response();
+
+        assert_eq!(response.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN), Some(&origin));
+        assert_eq!(response.headers().get(X_REQUEST_ID), Some(&HeaderValue::from_static("r_1")));
     }
 }

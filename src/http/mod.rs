@@ -5,6 +5,7 @@ mod admin;
 mod caller;
 mod cancel;
 mod connection;
+mod cors;
 mod edge;
 mod error;
 mod feed;

@@ -17,6 +17,8 @@ mod checks;
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+mod cors;
+#[cfg(test)]
 mod disconnect;
 #[cfg(test)]
 mod doctor;

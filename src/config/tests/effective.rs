@@ -26,6 +26,7 @@ system_prompt = """
 bind = "[::1]:0"
 admin_bind = "0.0.0.0:9000"
 allowed_hosts = ["a.example", "[::1]"]
+cors_origins = ["https://a.example", "*"]
 [metrics.alerts]
 error_rate = 0.1
 [auth]

@@ -313,3 +313,41 @@ fn a_database_that_is_no_file_is_refused() {
     }
     check("[store]\npath = \"memory:/files/:memory:\"", &[], &[]);
 }
+
+#[test]
+fn an_origin_is_written_as_browsers_write_it() {
+    let origins = |list: &[&str]| format!("[server]\ncors_origins = {list:?}");
+    let good = ["https://a.example", "http://localhost:3000", "http://[::1]:8000", "capacitor://localhost", "http://x"];
+    check(&origins(&good), &[], &[]);
+    for bad in [
+        "",
+        "null",
+        "a.example",
+        "https://",
+        "https://a.example/",
+        "https://A.example",
+        "HTTPS://a.example",
+        "https://a.example:443",
+        "http://a.example:80",
+        "https://a.example:0",
+        "https://*.example",
+        "https://u@a.example",
+        "https://a.example, https://b.example",
+        "https://bücher.example",
+        "://a",
+        "**",
+    ] {
+        let expected = "f:2: server.cors_origins[1]: expected an origin as browsers write it, such as \
+                        https://app.example.com: no path, no / at its end, no usual port";
+        check(&origins(&["https://a.example", bad]), &[], &[expected]);
+    }
+}
+
+#[test]
+fn pages_of_everybody_may_use_a_server_with_keys_alone() {
+    let everybody = "[server]\ncors_origins = [\n'*'\n]\n";
+
+    check(&(everybody.to_owned() + &client("a", "key", "acme", "user")), &[], &[]);
+    let why = "\"*\" needs auth.keys: without keys every page that somebody has open could use this server";
+    check(everybody, &[], &[&format!("f:3: server.cors_origins[0]: {why}")]);
+}

@@ -42,6 +42,7 @@ fn each_key_that_differs_is_told_whether_it_has_changed_or_waits() {
     check("", "[store]\npath = \"other.db\"", &[], &["store.path"]);
     let server = "[server]\nbind = \"127.0.0.1:1\"\nworkers = 3\nallowed_hosts = [\"weir.test\"]";
     check("", server, &["server.allowed_hosts"], &["server.bind", "server.workers"]);
+    check("", "[server]\ncors_origins = [\"https://weir.test\"]", &["server.cors_origins"], &[]);
 }
 
 #[test]

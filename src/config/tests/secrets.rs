@@ -41,6 +41,7 @@ fn a_key_in_the_wrong_place_is_refused_without_showing_it() {
         "providers.openai = 'KEY'",
         "server.bind = 'KEY'",
         "server.allowed_hosts = ['https://KEY']",
+        "server.cors_origins = ['https://KEY/']",
         "auth.keys = ['KEY']",
         "auth.keys = [{ id = 'a', org = 'b', sha256 = 'KEY' }]",
         "auth.keys = [{ id = 'KEY!', org = 'KEY!', role = 'KEY', sha256 = '' }]",

@@ -67,7 +67,8 @@ impl Gateway {
         Self::with_all("", provider, tables).await
     }
 
-    async fn with_all(server: &str, provider: &str, tables: &str) -> Self {
+    /// With further keys of the server's table, other keys of the provider's, and further tables.
+    pub(crate) async fn with_all(server: &str, provider: &str, tables: &str) -> Self {
         Self::build(Mock::start().await, Further { server, ..Further::default() }, provider, tables).await
     }
 
