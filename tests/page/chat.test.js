@@ -158,6 +158,61 @@ describe('a message', () => {
   });
 });
 
+describe('an answer by another provider', () => {
+  const DEAD = `default_provider = "dead"\n${DEMO}[providers.dead]
+dialect = "openai_chat"\nbase_url = "http://127.0.0.1:9/v1"\napi_key_env = "MOCK_API_KEY"\nmodels = ["m"]\ndefault_model = "m"
+fallback = ["demo/demo"]\nretries_max = 0\n`;
+
+  it('says in whose place it was made, also after a reload', async () => {
+    const own = await startWeir(DEAD);
+    try {
+      await open({}, own.url);
+      await say(page, 'Write 5 words');
+      for (let seen = 0; seen < 2; seen++) {
+        await ended(page);
+        assert.match(await lastAnswer(page).locator('.facts').innerText(), /demo\s*·?\s*in place of dead/);
+        await page.reload();
+      }
+    } finally {
+      await own.stop();
+    }
+  });
+});
+
+describe('a long conversation', () => {
+  it('is never shown by halves, wherever its pages end', async () => {
+    const { id } = await (await weir.call('POST', '/api/threads', { title: 'Pages' })).json();
+    const post = async (what, body) => (await weir.call('POST', `/api/threads/${id}/${what}`, body)).text();
+    await post('messages', { content: 'Write 5 words about A' });
+    await post('messages', { content: 'Write 5 words about B' });
+    await post('regenerate', { content: 'Write 6 words about B' });
+    await post('regenerate', {});
+    await post('messages', { content: 'Write 5 words about C' });
+    const wanted = ['Write 5 words about A', 'Write 6 words about B', 'Write 5 words about C'];
+    await open();
+    for (let limit = 1; limit <= 9; limit++) {
+      await page.route(/limit=100/, (route) => route.continue({ url: route.request().url().replace('limit=100', `limit=${limit}`) }));
+      await page.goto('about:blank');
+      await page.goto(`${weir.url}/#${id}`);
+      const shown = page.locator('.question .bubble');
+      for (let before = 0; ;) {
+        await page.waitForFunction((count) => document.querySelectorAll('.question').length > count, before);
+        const texts = await shown.allInnerTexts();
+        assert.deepEqual(texts, wanted.slice(-texts.length), `pages of ${limit}`);
+        assert.equal(await page.locator('.turn').count(), texts.length);
+        assert.equal(await page.locator('.turn .answer').count(), texts.length);
+        before = texts.length;
+        const more = page.getByRole('button', { name: 'Show earlier messages' });
+        if (await more.count() === 0) break;
+        await more.click();
+      }
+      assert.deepEqual(await shown.allInnerTexts(), wanted, `pages of ${limit}`);
+      assert.match(await page.locator('.turn').nth(1).locator('.pager').innerText(), /2 of 2/);
+      await page.unroute(/limit=100/);
+    }
+  });
+});
+
 describe('the list', () => {
   const row = (title) => page.locator('#threads li.thread', { hasText: title });
   const act = async (title, action) => {
