@@ -160,6 +160,8 @@ tables! {
     Metrics {
         /// Finished requests that percentiles are taken over.
         window_max: usize = 10_000 => 100..=1_000_000;
+        /// Failed requests that operators are told of one by one.
+        failures_max: usize = 100 => 0..=10_000;
         /// `[metrics.alerts]`.
         alerts: Alerts = Alerts::default();
     }

@@ -8,6 +8,7 @@
 
 mod alerts;
 mod exposition;
+mod failures;
 #[cfg(test)]
 pub(crate) mod tests;
 mod totals;
@@ -25,6 +26,8 @@ use tokio::time::Instant;
 pub use self::alerts::Alert;
 use self::alerts::Watch;
 pub use self::exposition::{Exposition, Kind};
+pub use self::failures::Failed;
+use self::failures::Failures;
 use self::totals::Totals;
 use crate::chat::{OrgId, View};
 use crate::config;
@@ -32,6 +35,9 @@ use crate::event::{Status, Usage};
 use crate::failure::Code;
 use crate::fanout::{Outcome, Subscription};
 use crate::store::CallRole;
+
+/// What rates are taken over.
+const RATE_SPAN: Duration = Duration::from_secs(10);
 
 /// One finished request.
 #[derive(Debug, Clone)]
@@ -48,6 +54,8 @@ pub struct Finished {
     pub status: Status,
     /// Why it failed.
     pub error: Option<Code>,
+    /// What operators are told of the failure. Kept apart, because fewer of these are.
+    pub failed: Option<Failed>,
     /// Arrival to the first piece of content.
     pub ttft_ms: Option<u32>,
     /// Arrival to the provider's first byte.
@@ -67,13 +75,16 @@ impl Finished {
     pub fn new(subscription: &Subscription, outcome: &Outcome, latency_ms: u32) -> Self {
         let timings = subscription.log.timings();
         let role = subscription.facts.role;
+        let request = &subscription.facts.request;
+        let failure = outcome.failure.as_ref();
         Self {
-            org: subscription.facts.request.org().clone(),
+            org: request.org().clone(),
             at: Instant::now(),
             stream: subscription.facts.stream.as_str().into(),
             role,
             status: outcome.status,
-            error: outcome.failure.as_ref().map(|failure| failure.code),
+            error: failure.map(|failure| failure.code),
+            failed: failure.filter(|_| outcome.status == Status::Error).map(|failure| Failed::new(request, failure)),
             ttft_ms: subscription.ttft_ms(),
             ttfb_ms: subscription.since_arrival_ms(timings.first_byte),
             queue_wait_ms: subscription.since_arrival_ms(timings.granted),
@@ -88,6 +99,7 @@ impl Finished {
 #[derive(Debug)]
 pub struct Metrics {
     window_max: usize,
+    began: Instant,
     inner: Mutex<Inner>,
     totals: Totals,
 }
@@ -108,6 +120,7 @@ struct Inner {
     /// Names are shared by all records of a provider.
     names: BTreeMap<Arc<str>, ()>,
     cancels_us: VecDeque<(OrgId, u32)>,
+    failures: Failures,
     watch: Watch,
 }
 
@@ -115,6 +128,7 @@ struct Inner {
 #[derive(Debug, Serialize)]
 pub struct Performance {
     window: Window,
+    rates: Rates,
     ttft_ms: Percentiles,
     ttfb_ms: Percentiles,
     latency_ms: Percentiles,
@@ -128,6 +142,8 @@ pub struct Performance {
     tokens: Tokens,
     providers: BTreeMap<Arc<str>, ProviderReport>,
     alerts: Vec<Alert>,
+    /// The newest first.
+    failures: Vec<Failed>,
 }
 
 /// What a report covers.
@@ -135,6 +151,15 @@ pub struct Performance {
 struct Window {
     last_n: usize,
     count: usize,
+}
+
+/// How much ends each second: means over the last `span_ms`.
+#[derive(Debug, Serialize)]
+struct Rates {
+    span_ms: u64,
+    requests_per_s: f64,
+    /// Tokens that providers have made; followers cost nothing.
+    tokens_per_s: f64,
 }
 
 /// Percentiles in milliseconds; null without data.
@@ -183,8 +208,15 @@ impl Metrics {
     /// No records yet.
     pub fn new(config: &config::Metrics) -> Self {
         let watch = Watch::new(config.alerts.clone());
-        let inner = Inner { requests: VecDeque::new(), names: BTreeMap::new(), cancels_us: VecDeque::new(), watch };
-        Self { window_max: config.window_max, inner: Mutex::new(inner), totals: Totals::new([]) }
+        let inner = Inner {
+            requests: VecDeque::new(),
+            names: BTreeMap::new(),
+            cancels_us: VecDeque::new(),
+            failures: Failures::new(config.failures_max),
+            watch,
+        };
+        let (window_max, began) = (config.window_max, Instant::now());
+        Self { window_max, began, inner: Mutex::new(inner), totals: Totals::new([]) }
     }
 
     /// With totals of these providers.
@@ -211,7 +243,7 @@ impl Metrics {
     }
 
     /// Records a finished request. Providers are configured, so their names are few.
-    pub fn finished(&self, provider: &str, finished: Finished) {
+    pub fn finished(&self, provider: &str, mut finished: Finished) {
         self.totals.finished(provider, &finished);
         let mut inner = self.inner.lock();
         let name = match inner.names.get_key_value(provider) {
@@ -222,6 +254,9 @@ impl Metrics {
                 name
             }
         };
+        if let Some(failed) = finished.failed.take() {
+            inner.failures.add(finished.org.clone(), name.clone(), failed);
+        }
         if inner.requests.len() >= self.window_max {
             inner.requests.pop_front();
         }
@@ -285,9 +320,14 @@ impl Metrics {
     /// The report over the newest `last_n` requests that `view` shows.
     pub fn performance(&self, view: &View, last_n: usize) -> Performance {
         let mut inner = self.inner.lock();
-        let Inner { requests, cancels_us, watch, .. } = &mut *inner;
+        let Inner { requests, cancels_us, failures, watch, .. } = &mut *inner;
+        let now = Instant::now();
+        // A full ring may reach back less far than the span.
+        let oldest = requests.front().filter(|_| requests.len() >= self.window_max);
+        let since = oldest.map_or(self.began, |(_, oldest)| oldest.at.max(self.began));
         let shown = requests.iter().rev().filter(|(_, finished)| view.shows(&finished.org));
-        let alerts = watch.evaluate(view, shown.clone().map(|(_, finished)| finished), Instant::now());
+        let rates = Rates::of(shown.clone().map(|(_, finished)| finished), (now - since).min(RATE_SPAN), now);
+        let alerts = watch.evaluate(view, shown.clone().map(|(_, finished)| finished), now);
         let newest: Vec<_> = shown.take(last_n).collect();
         let requests = || newest.iter().map(|(_, finished)| finished);
         let cancels = cancels_us.iter().rev().filter(|(org, _)| view.shows(org)).take(last_n).map(|(_, us)| Some(*us));
@@ -298,6 +338,7 @@ impl Metrics {
         let reports = by_provider.into_iter().map(|(name, requests)| (name, ProviderReport::new(&requests)));
         Performance {
             window: Window { last_n, count: newest.len() },
+            rates,
             ttft_ms: Percentiles::of(requests().map(|request| request.ttft_ms), 1.0),
             ttfb_ms: Percentiles::of(requests().map(|request| request.ttfb_ms), 1.0),
             latency_ms: Percentiles::of(requests().map(|request| Some(request.latency_ms)), 1.0),
@@ -310,6 +351,7 @@ impl Metrics {
             tokens: Tokens::of(requests()),
             providers: reports.collect(),
             alerts,
+            failures: failures.newest(view, last_n),
         }
     }
 }
@@ -326,6 +368,20 @@ impl ProviderReport {
             errors: Errors::of(requests()),
             fallbacks: fallbacks(requests()),
             tokens: Tokens::of(requests()),
+        }
+    }
+}
+
+impl Rates {
+    /// Of requests, the newest first, that ended within `span` of `now`.
+    fn of<'a>(newest: impl Iterator<Item = &'a Finished> + Clone, span: Duration, now: Instant) -> Self {
+        let recent = newest.take_while(|request| now - request.at <= span);
+        // Shorter spans say nothing about a second.
+        let seconds = span.as_secs_f64().max(1.0);
+        Self {
+            span_ms: u64::try_from(span.as_millis()).unwrap_or(u64::MAX),
+            requests_per_s: recent.clone().count() as f64 / seconds,
+            tokens_per_s: Tokens::of(recent).output as f64 / seconds,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What the report promises: its windows, its percentiles, whose requests it counts.
 
 use super::*;
+use crate::chat::RequestId;
+use crate::failure::Failure;
 
 pub(crate) fn finished(ttft_ms: u32, status: Status) -> Finished {
     Finished {
@@ -10,6 +12,7 @@ pub(crate) fn finished(ttft_ms: u32, status: Status) -> Finished {
         role: CallRole::Leader,
         status,
         error: (status == Status::Error).then_some(Code::UpstreamError),
+        failed: None,
         ttft_ms: Some(ttft_ms),
         ttfb_ms: Some(1),
         queue_wait_ms: Some(0),
@@ -148,4 +151,75 @@ fn the_ring_holds_no_more_than_its_window() {
     (0..1_000).for_each(|_| metrics.finished("demo", finished(1, Status::Complete)));
 
     assert_eq!(report(&metrics, 10_000)["window"]["count"], 100);
+}
+
+fn failing(org: &str, request: &str) -> Finished {
+    let org = OrgId::new(org);
+    let failure = Failure::new(Code::UpstreamTimeout, "the provider did not begin its answer in time");
+    let failed = Failed::new(&RequestId::parse(org.clone(), request).unwrap(), &failure);
+    Finished { org, failed: Some(failed), ..finished(1, Status::Error) }
+}
+
+#[test]
+fn the_last_failures_are_told_the_newest_first_and_no_more_than_may_be_kept() {
+    let metrics = Metrics::new(&config::Metrics { failures_max: 3, ..config::Metrics::default() });
+    for request in ["r1", "r2", "r3", "r4"] {
+        metrics.finished("demo", failing("acme", request));
+        metrics.finished("demo", finished(1, Status::Complete));
+    }
+
+    let failures = report(&metrics, 100)["failures"].clone();
+
+    let ids: Vec<_> =
+        failures.as_array().unwrap().iter().map(|failed| failed["request_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["r4", "r3", "r2"]);
+    assert_eq!((&failures[0]["provider"], &failures[0]["code"]), (&"demo".into(), &"upstream_timeout".into()));
+    assert_eq!(failures[0]["message"], "the provider did not begin its answer in time");
+    assert!(failures[0]["at"].as_u64().unwrap() > 1_700_000_000_000);
+}
+
+#[test]
+fn an_organisation_hears_of_its_own_failures_alone() {
+    let metrics = Metrics::new(&config::Metrics::default());
+    metrics.finished("demo", failing("acme", "r1"));
+    metrics.finished("demo", failing("rival", "r2"));
+
+    let report = metrics.performance(&View::Org(OrgId::new("acme")), 100);
+
+    let report = serde_json::to_value(report).unwrap();
+    assert_eq!(report["failures"].as_array().unwrap().len(), 1);
+    assert!(!report.to_string().contains("r2") && !report.to_string().contains("rival"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rates_are_means_over_the_last_seconds() {
+    let metrics = Metrics::new(&config::Metrics::default());
+    let usage = Some(Usage { output: 50, ..Usage::default() });
+    tokio::time::advance(Duration::from_secs(60)).await;
+    metrics.finished("demo", Finished { usage, ..finished(1, Status::Complete) });
+    tokio::time::advance(Duration::from_secs(8)).await;
+    for _ in 0..3 {
+        metrics.finished("demo", Finished { usage, ..finished(1, Status::Complete) });
+    }
+
+    let busy = report(&metrics, 1)["rates"].clone();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let calmer = report(&metrics, 1)["rates"].clone();
+
+    assert_eq!(busy, serde_json::json!({ "span_ms": 10_000, "requests_per_s": 0.4, "tokens_per_s": 20.0 }));
+    assert_eq!(calmer["requests_per_s"], 0.3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rates_of_a_full_ring_are_means_over_what_it_holds() {
+    let metrics = Metrics::new(&config::Metrics { window_max: 100, ..config::Metrics::default() });
+    for _ in 0..400 {
+        tokio::time::advance(Duration::from_millis(20)).await;
+        metrics.finished("demo", finished(1, Status::Complete));
+    }
+
+    let rates = report(&metrics, 1)["rates"].clone();
+
+    assert_eq!(rates["span_ms"], 1_980);
+    assert!((50.0..51.0).contains(&rates["requests_per_s"].as_f64().unwrap()), "{rates}");
 }

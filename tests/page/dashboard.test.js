@@ -66,6 +66,58 @@ describe('the dashboard', () => {
     await page.locator('.toast', { hasText: 'concurrency' }).waitFor();
   }));
 
+  it('lists the last errors in words, and nothing of what was said', () => on('', async (weir, page) => {
+    await page.goto(`${weir.url}/admin`);
+    await page.locator('#no-failures', { hasText: 'No request has failed.' }).waitFor();
+    const failed = await send(weir, 'please fail, my secret question');
+    const row = page.locator('#failures tbody tr');
+    await row.waitFor();
+    const text = await row.innerText();
+    assert.match(text, /\d\d:\d\d:\d\d/);
+    for (const part of ['demo', 'upstream_overloaded', 'overloaded', failed.error.request_id]) assert.ok(text.includes(part), part);
+    assert.ok(!(await page.content()).includes('secret question'));
+    await send(weir, 'please fail again');
+    await row.nth(1).waitFor();
+    assert.ok(!(await row.first().innerText()).includes(failed.error.request_id), 'the newest is the first');
+  }));
+
+  it('shows how much ends each second', () => on('', async (weir, page) => {
+    await page.goto(`${weir.url}/admin`);
+    await page.locator('#state[data-live="yes"]').waitFor();
+    await Promise.all([1, 2, 3].map((at) => send(weir, `Write 20 words ${at}`)));
+    await tile(page, 'Requests').locator('.value', { hasText: /0\.[1-9] \/ s|[1-3] \/ s/ }).waitFor();
+    await tile(page, 'Tokens').locator('.value', { hasText: /[1-9]\d* \/ s/ }).waitFor();
+  }));
+
+  it('shows who answered in another one’s place', () => on('[providers.demo]\ndialect = "demo"\n'
+    + '[providers.dead]\ndialect = "openai_chat"\nbase_url = "http://127.0.0.1:9/v1"\napi_key_env = "MOCK_API_KEY"\nmodels = ["m"]\ndefault_model = "m"\nfallback = ["demo/demo"]\nretries_max = 0\n', async (weir, page) => {
+    const id = await thread(weir);
+    await weir.call('POST', `/api/threads/${id}/messages`, { role: 'user', content: 'Write 5 words', provider: 'dead' });
+    await page.goto(`${weir.url}/admin`);
+    await page.locator('#fallbacks', { hasText: '1' }).waitFor();
+    assert.match(await page.locator('#helpers').innerText(), /demo/);
+  }));
+
+  it('limits tokens a minute, and shows what is left of them', () => on('', async (weir, page) => {
+    await page.goto(`${weir.url}/admin`);
+    await page.locator('#pacers', { hasText: 'no limit' }).waitFor();
+    await page.locator('#tpm-demo').fill('60000');
+    await page.locator('#pacers').getByRole('button', { name: 'Apply' }).click();
+    await page.locator('#pacers', { hasText: /of 60,000/ }).waitFor();
+    await page.locator('#tpm-demo').fill('0');
+    await page.locator('#pacers').getByRole('button', { name: 'Apply' }).click();
+    await page.locator('#pacers', { hasText: 'no limit' }).waitFor();
+  }));
+
+  it('shows alerts while they hold', () => on('', async (weir, page) => {
+    await page.goto(`${weir.url}/admin`);
+    await page.locator('#calm').waitFor();
+    // So many that their share of errors says something.
+    await Promise.all(Array.from({ length: 24 }, (_, at) => send(weir, `please fail ${at}`)));
+    await page.locator('#alerts li', { hasText: /requests fail.*100 %, limit 1\.0 %/ }).waitFor();
+    assert.ok(await page.locator('#calm').isHidden());
+  }));
+
   it('comes back when the server does', async () => {
     const first = await startWeir('');
     const page = await newPage(browser);

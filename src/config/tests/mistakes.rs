@@ -29,7 +29,11 @@ fn unknown_keys_are_refused_with_the_known_ones() {
                     idle_timeout_ms, total_timeout_ms, on_cancel, drain_max_ms, drain_bytes_max, warm_connections, \
                     ca_file, retries_max, breaker_failures, breaker_open_ms, breaker_open_max_ms, fallback";
     check("serv = 1", &[], &[&format!("f:1: serv: unknown key; expected one of {top}")]);
-    check("\n[metrics]\nwindow = 1", &[], &["f:3: metrics.window: unknown key; expected window_max or alerts"]);
+    check(
+        "\n[metrics]\nwindow = 1",
+        &[],
+        &["f:3: metrics.window: unknown key; expected one of window_max, failures_max, alerts"],
+    );
     check(
         "[metrics.alerts]\nhold = 1",
         &[],

@@ -24,7 +24,23 @@ function percentiles(title, hint, key) {
 
 const sum = (rows, name) => rows.reduce((total, row) => total + row[name], 0);
 
+const rate = (value) => number(value < 10 ? Math.round(value * 10) / 10 : Math.round(value));
+
 const CHARTS = [
+  {
+    chart: new Chart({
+      title: 'Requests', hint: 'Requests that end each second, over the last ten', spanMs: SPAN_MS, least: 1, format: (value) => `${rate(value)} / s`,
+      series: [{ name: 'ended', key: 'requests_per_s', className: 'first' }],
+    }),
+    values: ({ performance }) => performance.rates,
+  },
+  {
+    chart: new Chart({
+      title: 'Tokens', hint: 'Tokens that providers have made each second, over the last ten, told when their answers end', spanMs: SPAN_MS, least: 10,
+      format: (value) => `${rate(value)} / s`, series: [{ name: 'out', key: 'tokens_per_s', className: 'first' }],
+    }),
+    values: ({ performance }) => performance.rates,
+  },
   percentiles('First token', 'From a request to the first piece of its answer, over the last 100 requests', 'ttft_ms'),
   percentiles('Queue wait', 'From a request to the pacer’s permit', 'queue_wait_ms'),
   percentiles('Latency', 'From a request to the end of its answer', 'latency_ms'),
@@ -53,6 +69,8 @@ function show(report) {
   showAlerts(report.performance.alerts);
   showSharing(report.performance);
   showErrors(report.performance);
+  showFallbacks(report.performance);
+  showFailures(report.performance.failures);
   showStreams(report.streams);
   showPacers(report.pacers);
   showProviders(report.performance.providers);
@@ -90,18 +108,45 @@ function showErrors({ errors, error_rate }) {
   byId('no-errors').hidden = errors.total > 0;
 }
 
-/** Brings the rows of a table up to date: `cells(row)` gives texts, which are only written where they changed. */
-function fill(table, rows, key, cells, make) {
+function showFallbacks({ fallbacks, providers, window }) {
+  byId('fallbacks').textContent = window.count ? number(fallbacks) : '–';
+  const helped = Object.entries(providers).filter(([, report]) => report.fallbacks > 0);
+  bars(byId('helpers'), Object.fromEntries(helped.map(([name, report]) => [name, report.fallbacks])), 'second');
+  byId('no-fallbacks').textContent = helped.length ? 'Who has answered in another one’s place.'
+    : `Each of the last ${number(window.count)} requests was answered by whom it asked.`;
+  byId('no-fallbacks').hidden = window.count === 0;
+}
+
+const STAGES = { queue: 'in the queue', connect: 'connecting', headers: 'before the answer', pre_token: 'before the first token', mid_stream: 'in the answer' };
+const FAILURES_SHOWN = 20;
+
+function showFailures(failures) {
+  const rows = failures.slice(0, FAILURES_SHOWN).map((failed) => ({ ...failed, key: `${failed.request_id}-${failed.at}` }));
+  const time = (at) => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+  fill('failures', rows, 'key', (failed) => [
+    time(failed.at), failed.provider, failed.code, `${failed.message}${failed.phase ? `, ${STAGES[failed.phase] ?? failed.phase}` : ''}`, failed.request_id,
+  ], (line, failed) => {
+    line.title = new Date(failed.at).toLocaleString();
+    if (failed.upstream_request_id) line.cells[4].title = `The provider calls it ${failed.upstream_request_id}`;
+  }, true);
+}
+
+/**
+ * Brings the rows of a table up to date: `cells(row)` gives texts, which are only written where they changed.
+ * `isNews`: rows that are new stand in front.
+ */
+function fill(table, rows, key, cells, make, isNews = false) {
   const body = byId(table).tBodies[0];
   const known = new Map([...body.rows].map((row) => [row.dataset.key, row]));
-  for (const row of rows) {
+  for (const row of isNews ? rows.toReversed() : rows) {
     let line = known.get(row[key]);
     if (!line) {
       line = el('tr', { data: { key: row[key] } }, ...cells(row).map((_, at) => el(at === 0 ? 'th' : 'td', at === 0 ? { scope: 'row' } : {})));
       make?.(line, row);
-      body.append(line);
+      if (isNews) body.prepend(line);
+      else body.append(line);
     }
-    known.delete(row[key]);
+    known.delete(String(row[key]));
     for (const [at, text] of cells(row).entries()) {
       if (line.cells[at].textContent !== text) line.cells[at].textContent = text;
     }
@@ -136,14 +181,23 @@ function showStreams(streams) {
   });
 }
 
-const LIMITS = [['rps', 'calls per second', '0.001', 'any'], ['concurrency', 'calls at once', '1', '1'], ['burst', 'burst', '1', '1']];
+const LIMITS = [['rps', 'calls per second', '0.001', 'any'], ['concurrency', 'calls at once', '1', '1'], ['burst', 'burst', '1', '1'],
+  ['tpm', 'tokens a minute, 0 for no limit', '0', '1']];
+const BREAKERS = { closed: 'closed', open: 'open', half_open: 'trying' };
 
 function showPacers(pacers) {
   fill('pacers', pacers, 'provider', (pacer) => [
-    pacer.provider, `${pacer.in_flight} of ${pacer.concurrency}`, number(pacer.queued), `${number(Math.round(pacer.effective_rps * 100) / 100)} / s`,
-    pacer.breaker ?? 'none', pacer.http === 'none' ? '–' : `${pacer.http}, ${pacer.warm} warm`,
+    pacer.provider, `${pacer.in_flight} of ${pacer.concurrency}`,
+    pacer.queued ? `${number(pacer.queued)}, ${duration(pacer.oldest_wait_ms)}` : '0',
+    `${number(Math.round(pacer.effective_rps * 100) / 100)} / s${pacer.paused_ms ? `, paused ${duration(pacer.paused_ms)}` : ''}`,
+    pacer.tpm_available === null ? 'no limit' : `${number(pacer.tpm_available)} of ${number(pacer.tpm)}`,
+    BREAKERS[pacer.breaker] ?? 'none', pacer.http === 'none' ? '–' : `${pacer.http}, ${pacer.warm} warm`,
   ], makePacer);
   for (const pacer of pacers) {
+    const line = byId(`rps-${pacer.provider}`)?.closest('tr');
+    line?.cells[5].classList.toggle('bad', pacer.breaker === 'open');
+    line?.cells[4].classList.toggle('warn', pacer.tpm_available !== null && pacer.tpm_available <= 0);
+    line?.cells[3].classList.toggle('warn', pacer.paused_ms > 0 || pacer.effective_rps < pacer.rps);
     for (const [name] of LIMITS) {
       const field = byId(`${name}-${pacer.provider}`);
       if (field && !field.closest('form').dataset.changed && document.activeElement !== field) field.value = pacer[name];

@@ -84,6 +84,7 @@ export class Answer {
     if (message_id) this.id = message_id;
     Object.assign(this.facts, known);
     if (queue) this.queue(queue);
+    else if (known.fallback_from && this.#text.isEmpty) this.wait(`${known.fallback_from} cannot answer; asking ${known.provider}`);
     else if (known.stream_id && this.#text.isEmpty) this.wait('Waiting for the first token');
   }
 
@@ -162,7 +163,7 @@ export class Answer {
   /** Shows a message of the store. */
   show(message, knownFacts = {}) {
     this.id = message.id;
-    this.facts = { provider: message.provider, model: message.model, usage: message.usage, ...knownFacts };
+    this.facts = { provider: message.provider, model: message.model, usage: message.usage, fallback_from: message.meta?.fallback_from, ...knownFacts };
     if (message.reasoning) {
       this.#parts.thinking.hidden = false;
       this.#thoughts.set(message.reasoning);

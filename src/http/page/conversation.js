@@ -17,6 +17,8 @@ export class Conversation {
   #run = null;
   #generation = 0;
   #earlier = null;
+  /** Answers at the beginning of what is loaded, whose question is in the page before. */
+  #headless = [];
   #ignored = null;
   /** Messages that others have taken the place of. */
   #replaced = new Set();
@@ -54,6 +56,7 @@ export class Conversation {
     this.#setRun(null);
     this.#turns = [];
     this.#earlier = null;
+    this.#headless = [];
     this.#ignored = null;
     this.#replaced.clear();
     this.threadId = null;
@@ -76,11 +79,19 @@ export class Conversation {
     return undefined;
   }
 
-  async #load(before) {
+  /** A page of the thread, which begins with a question: no turn is shown by halves. */
+  async #load(before, after = []) {
     const query = `render=html&limit=${MESSAGES_PAGE}${before ? `&before=${before}` : ''}`;
     const response = await request('GET', `/api/threads/${this.threadId}?${query}`);
-    this.#earlier = response.headers.get('X-Next-Cursor');
-    return response.json();
+    const earlier = response.headers.get('X-Next-Cursor');
+    const thread = await response.json();
+    const messages = [...thread.messages, ...after];
+    for (const { meta } of messages) if (meta?.replaces) this.#replaced.add(meta.replaces);
+    const first = messages.findIndex(({ role, id }) => role === 'user' && !this.#replaced.has(id));
+    if (earlier && first < 0) return this.#load(earlier, messages);
+    this.#earlier = earlier;
+    this.#headless = earlier ? messages.slice(0, first) : [];
+    return { ...thread, messages: earlier ? messages.slice(first) : messages };
   }
 
   #show(thread) {
@@ -92,7 +103,6 @@ export class Conversation {
 
   /** The elements of messages; their turns are added to `turns`. */
   #made(messages, turns) {
-    for (const { meta } of messages) if (meta?.replaces) this.#replaced.add(meta.replaces);
     let isReplaced = false;
     for (const message of messages) {
       if (message.role === 'user') {
@@ -116,7 +126,7 @@ export class Conversation {
     button.addEventListener('click', async () => {
       button.disabled = true;
       try {
-        const thread = await this.#load(this.#earlier);
+        const thread = await this.#load(this.#earlier, this.#headless);
         button.remove();
         const turns = [];
         const elements = this.#made(thread.messages, turns);

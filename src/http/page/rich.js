@@ -19,6 +19,9 @@ const TIMEOUT_MS = 8000;
 // What has grown by this much while rendering fails stays plain until the end.
 const PLAIN_CHARS = 8192;
 
+// A frame puts about so many elements into the page: more would keep keys waiting. The rest comes in the next ones.
+const FRAME_ELEMENTS = 400;
+
 const CONTAINERS = 'p, li, ul, ol, blockquote, pre, pre > code, table, thead, tbody, tr, td, th, h1, h2, h3, h4, h5, h6, .code, .table';
 
 export class RichText {
@@ -28,8 +31,10 @@ export class RichText {
   /** The text after what is settled, and how much of it is rendered. */
   #open = '';
   #rendered = 0;
-  /** How many of the root's nodes are settled. */
+  /** How many of the root's nodes are settled, the HTML that they were made of, and with how many sources. */
   #settled = 0;
+  #html = '';
+  #sources = 0;
   /** What is shown of the text that is not rendered yet; the caret stands behind it. */
   #raw = el('span', { class: 'raw' }, document.createTextNode(''));
   /** Whether the root still shows an earlier text. */
@@ -41,6 +46,8 @@ export class RichText {
   #heldSince = null;
   #hasFailed = false;
   #arrived = null;
+  /** Rendered blocks that are not in the page yet, where they go, and up to where they are settled. */
+  #waiting = null;
   #timer = 0;
 
   /** `citations()` gives the sources that the text may refer to. */
@@ -73,8 +80,11 @@ export class RichText {
 
   /** Shows a text that has ended, as the server has rendered it. */
   show(html, text = this.text) {
+    // What is settled is as it will be, unless sources have come since, or what links lead to.
+    const isRight = !this.#waiting && html.startsWith(this.#html) && this.#citations().length === this.#sources;
+    const [from, rest] = isRight ? [this.#settled, html.slice(this.#html.length)] : [0, html];
     this.#restart(text);
-    patch(this.#root, 0, made(html, this.#citations()));
+    patch(this.#root, from, made(rest, this.#citations()));
   }
 
   #restart(text) {
@@ -83,12 +93,15 @@ export class RichText {
     this.#open = '';
     this.#rendered = 0;
     this.#settled = 0;
+    this.#html = '';
+    this.#sources = this.#citations().length;
     this.#isStale = false;
     this.#plain = null;
     this.#isAsking = false;
     this.#heldSince = null;
     this.#hasFailed = false;
     this.#arrived = null;
+    this.#waiting = null;
     clearTimeout(this.#timer);
     this.#raw.remove();
   }
@@ -96,7 +109,9 @@ export class RichText {
   /** Brings the page up to date. */
   flush() {
     if (this.#plain) return;
-    if (this.#arrived) this.#take(this.#arrived);
+    if (this.#arrived && !this.#waiting) this.#take(this.#arrived);
+    if (this.#waiting) this.#putSome();
+    if (this.#waiting) return;
     if (this.#open) this.#showRaw();
     this.#ask();
   }
@@ -139,13 +154,27 @@ export class RichText {
     this.#hasFailed = false;
     this.#heldSince = null;
     this.#raw.remove();
+    if (this.#settled === 0) this.#sources = this.#citations().length;
     const nodes = made(html, this.#citations());
-    const count = nodes.childNodes.length;
+    this.#waiting = { nodes, at: this.#settled, settled: this.#settled + nodes.childNodes.length };
     nodes.append(made(rest, this.#citations()));
-    patch(this.#root, this.#settled, nodes);
-    this.#settled += count;
+    this.#html += html;
     this.#open = this.#open.slice(settled);
     this.#rendered = length - settled;
+  }
+
+  #putSome() {
+    const { nodes, at, settled } = this.#waiting;
+    const some = document.createDocumentFragment();
+    for (let weight = 0; nodes.firstChild && weight < FRAME_ELEMENTS;) {
+      weight += 1 + (nodes.firstChild.querySelectorAll?.('*').length ?? 0);
+      some.append(nodes.firstChild);
+    }
+    this.#waiting.at += some.childNodes.length;
+    this.#settled = Math.min(settled, this.#waiting.at);
+    patch(this.#root, at, some);
+    if (nodes.hasChildNodes()) schedule(this);
+    else this.#waiting = null;
   }
 
   // --- What is not rendered yet ---------------------------------------------------

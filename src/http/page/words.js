@@ -75,9 +75,10 @@ export function bytes(value) {
 }
 
 /** The quiet line under an answer. */
-export function facts({ provider, model, ttft_ms, queue_wait_ms, latency_ms, usage, role }) {
+export function facts({ provider, model, fallback_from: asked, ttft_ms, queue_wait_ms, latency_ms, usage, role }) {
   const parts = [];
   if (provider) parts.push({ text: model && model !== provider ? `${provider} · ${model}` : provider, title: 'Provider and model' });
+  if (asked) parts.push({ text: `in place of ${asked}`, title: `${asked} could not answer, so ${provider} did` });
   if (isTime(ttft_ms)) parts.push({ text: `first token ${duration(ttft_ms)}`, title: 'From your message to the first piece of the answer' });
   if (queue_wait_ms >= 1) parts.push({ text: `queued ${duration(queue_wait_ms)}`, title: 'How long the message waited for its turn' });
   if (isTime(latency_ms)) parts.push({ text: `took ${duration(latency_ms)}`, title: 'From your message to the end of the answer' });
