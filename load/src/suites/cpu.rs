@@ -44,7 +44,7 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
     let mut report = Report::new("cpu");
     let target = Target::start(&arguments.target, Settings::cancelling()).await?;
     target.cpu_time()?;
-    let nginx = proxy(&arguments.beside, target.mock.address(), &mut report).await;
+    let nginx = proxy(&arguments.beside, target.mock.address(), arguments.streams, &mut report).await;
     let mut ways = vec![Arc::new(Way::weir(&target))];
     if let Some(nginx) = &nginx {
         ways.push(Arc::new(Way::nginx(nginx)?));

@@ -19,8 +19,8 @@ use crate::report::Report;
 use crate::sse::Event;
 use crate::target::{Api, ApiError, MOCK, Target};
 
-/// Connections that nginx keeps open to the provider.
-const KEEPALIVE: usize = 256;
+/// Connections that each worker of nginx keeps open to the provider, at least.
+const KEEPALIVE_MIN: usize = 256;
 
 /// What to measure beside weir.
 #[derive(Debug, Clone, clap::Args)]
@@ -116,12 +116,17 @@ impl Way {
     }
 }
 
-/// Starts the nginx that is asked for, in front of the mock. `None` without one, which the report then says.
-pub(super) async fn proxy(arguments: &BesideArguments, mock: SocketAddr, report: &mut Report) -> Option<Nginx> {
+/// Starts the nginx that is asked for, in front of the mock, for so many answers at once. `None` without one, which the report then says.
+pub(super) async fn proxy(
+    arguments: &BesideArguments,
+    mock: SocketAddr,
+    at_once: usize,
+    report: &mut Report,
+) -> Option<Nginx> {
     if arguments.beside != Some(Beside::Nginx) {
         return None;
     }
-    start(&arguments.nginx, "nginx", Site::Proxy { to: mock, keepalive: KEEPALIVE }, report).await
+    start(&arguments.nginx, "nginx", Site::Proxy { to: mock, keepalive: at_once.max(KEEPALIVE_MIN) }, report).await
 }
 
 /// Starts an nginx. `None` without one, which the report then says of `what` is not compared with.

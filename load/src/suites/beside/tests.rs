@@ -55,7 +55,7 @@ async fn without_nginx_the_report_says_so_and_what_is_measured_still_holds() {
     let mut report = Report::new("x");
     let mock = Mock::start().await;
 
-    let none = proxy(&arguments(Some(Beside::Nginx), "/no/such/nginx"), mock.address(), &mut report).await;
+    let none = proxy(&arguments(Some(Beside::Nginx), "/no/such/nginx"), mock.address(), 1, &mut report).await;
 
     assert!(none.is_none() && report.holds());
     assert!(matches!(report.lines(), [line] if line.starts_with("Not compared with nginx: ")), "{report}");
@@ -66,6 +66,6 @@ async fn nobody_is_started_who_was_not_asked_for() {
     let mut report = Report::new("x");
     let mock = Mock::start().await;
 
-    assert!(proxy(&arguments(None, "nginx"), mock.address(), &mut report).await.is_none());
+    assert!(proxy(&arguments(None, "nginx"), mock.address(), 1, &mut report).await.is_none());
     assert!(report.lines().is_empty());
 }

@@ -8,7 +8,7 @@ async fn an_nginx_passes_answers_on_and_is_gone_afterwards() {
     let mut report = Report::new("x");
     let mock = Mock::start().await;
     let nginx =
-        proxy(&BesideArguments { beside: Some(Beside::Nginx), nginx: "nginx".into() }, mock.address(), &mut report)
+        proxy(&BesideArguments { beside: Some(Beside::Nginx), nginx: "nginx".into() }, mock.address(), 1, &mut report)
             .await;
     let nginx = nginx.expect("nginx is installed (Debian: nginx-light)");
     let way = Way::nginx(&nginx).unwrap();

@@ -48,12 +48,12 @@ pub struct Arguments {
 pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
     let mut report = Report::new("ttft");
     let target = Target::start(&arguments.target, Settings::default()).await?;
-    let nginx = proxy(&arguments.beside, target.mock.address(), &mut report).await;
+    let concurrency = arguments.concurrency.max(1);
+    let nginx = proxy(&arguments.beside, target.mock.address(), concurrency, &mut report).await;
     let mut ways = vec![Arc::new(Way::direct(&target.mock.url())?), Arc::new(Way::weir(&target))];
     if let Some(nginx) = &nginx {
         ways.insert(1, Arc::new(Way::nginx(nginx)?));
     }
-    let concurrency = arguments.concurrency.max(1);
     let rounds = arguments.rounds.max(1);
     let schedule = Schedule {
         at_once: concurrency,

@@ -16,7 +16,7 @@ use crate::target::ApiError;
 
 /// Tokens of an answer.
 const TOKENS: u32 = 20;
-/// After the last answer of a way, for what is still to be done about it.
+/// Before the first answer of a way and after the last one, for what is still to be done about what came before.
 const REST: Duration = Duration::from_millis(200);
 /// Threads that are made at once.
 const TICKETS_AT_ONCE: usize = 16;
@@ -60,6 +60,7 @@ impl Schedule {
         let total = self.at_once + self.counted;
         let tickets = stream::iter((0..total).map(async |_| way.ticket().await));
         let tickets: Vec<Ticket> = tickets.buffer_unordered(TICKETS_AT_ONCE).try_collect().await?;
+        sleep(REST).await;
         let (start, interval, mut answers) = (Instant::now(), self.interval(), JoinSet::new());
         for (n, ticket) in (0..).zip(tickets) {
             sleep_until(start + interval * n).await;
@@ -143,6 +144,6 @@ mod tests {
 
         assert_eq!((block.times.count(), block.lost), (0, 5));
         assert!(block.why.unwrap().starts_with("cannot connect"));
-        assert_eq!((begin.elapsed() - REST).as_millis() / 100, 20, "nobody waits for the answers before");
+        assert_eq!((begin.elapsed() - 2 * REST).as_millis() / 100, 20, "nobody waits for the answers before");
     }
 }
