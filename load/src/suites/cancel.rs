@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::{PATIENCE, prompt, seen, until};
@@ -137,7 +136,7 @@ async fn try_phase(target: &Target, phase: Phase, by: By, trials: usize) -> Resu
 }
 
 /// Takes the only slot of the narrow provider.
-async fn occupy(target: &Target) -> Result<(String, Events<TcpStream>), TargetError> {
+async fn occupy(target: &Target) -> Result<(String, Events), TargetError> {
     let thread = target.api.create_thread().await?;
     let mut stream = target.api.send(&thread, NARROW, "stall@after=1", "occupy").await?;
     let request = request_id(&mut stream, &mut Answer::default()).await?;
@@ -145,7 +144,7 @@ async fn occupy(target: &Target) -> Result<(String, Events<TcpStream>), TargetEr
     Ok((request, stream))
 }
 
-async fn request_id(stream: &mut Events<TcpStream>, answer: &mut Answer) -> Result<String, ApiError> {
+async fn request_id(stream: &mut Events, answer: &mut Answer) -> Result<String, ApiError> {
     while answer.request_id.is_empty() {
         let arrived = stream.next_named("meta").await?;
         answer.take(&arrived, stream.sent());
@@ -159,7 +158,7 @@ struct Trial<'t> {
     phase: Phase,
     thread: String,
     request: String,
-    stream: Events<TcpStream>,
+    stream: Events,
     answer: Answer,
     aborted: u64,
 }

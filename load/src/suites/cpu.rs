@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -60,7 +59,7 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
 }
 
 /// Counts the pieces of text of a stream until it ends or is cut.
-pub(super) async fn count_deltas(mut stream: Events<TcpStream>, count: Arc<AtomicU64>) {
+pub(super) async fn count_deltas(mut stream: Events, count: Arc<AtomicU64>) {
     while let Ok(Some(arrived)) = stream.next().await {
         if arrived.event.name == "delta" {
             count.fetch_add(1, Ordering::Relaxed);

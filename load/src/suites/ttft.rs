@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use serde_json::json;
-use tokio::net::TcpStream;
 
 use super::prompt;
 use crate::client::{Client, ClientError, Events, Request};
@@ -122,14 +121,14 @@ impl Dialect {
     }
 }
 
-async fn open_direct(direct: &Client, model: &str, prompt: &str) -> Result<Events<TcpStream>, ClientError> {
+async fn open_direct(direct: &Client, model: &str, prompt: &str) -> Result<Events, ClientError> {
     let messages = json!([{"role": "user", "content": prompt}]);
     let body = json!({"model": model, "messages": messages, "stream": true});
     direct.open(Request::post("/chat/completions", &body)).await
 }
 
 /// The time to the first token; reads the stream to its end.
-async fn first_token(stream: &mut Events<TcpStream>, dialect: Dialect) -> Result<Duration, ClientError> {
+async fn first_token(stream: &mut Events, dialect: Dialect) -> Result<Duration, ClientError> {
     let sent = stream.sent();
     let mut first = None;
     while let Some(arrived) = stream.next().await? {
@@ -149,7 +148,7 @@ struct Gaps {
 }
 
 impl Gaps {
-    async fn read(stream: &mut Events<TcpStream>, dialect: Dialect) -> Result<Self, ClientError> {
+    async fn read(stream: &mut Events, dialect: Dialect) -> Result<Self, ClientError> {
         let mut gaps = Self::default();
         let (mut last, mut last_shared) = (None, None);
         while let Some(arrived) = stream.next().await? {

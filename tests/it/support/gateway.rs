@@ -67,7 +67,8 @@ impl Gateway {
         Self::with_all("", provider, tables).await
     }
 
-    async fn with_all(server: &str, provider: &str, tables: &str) -> Self {
+    /// With other keys and tables.
+    pub(crate) async fn with_all(server: &str, provider: &str, tables: &str) -> Self {
         Self::build(Mock::start().await, Further { server, ..Further::default() }, provider, tables).await
     }
 
@@ -100,6 +101,11 @@ impl Gateway {
     /// Where it listens.
     pub(crate) fn address(&self) -> std::net::SocketAddr {
         self.app.address
+    }
+
+    /// Where it listens for operators.
+    pub(crate) fn admin_address(&self) -> std::net::SocketAddr {
+        self.app.admin_address.unwrap_or(self.app.address)
     }
 
     /// Where its database is.
