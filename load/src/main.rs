@@ -1,5 +1,6 @@
 //! load: the command line of the verification tool.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use load::mock::{Mock, Rate, faults};
 use load::report::Report;
 use load::suites::{burst, cancel, cpu, fanout, idle, junk, kill, soak, ttft};
 use load::target::TargetError;
-use tokio::signal::ctrl_c;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Verifies a running weir, and plays its provider.
@@ -102,7 +103,11 @@ const CANNOT_TELL: u8 = 2;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = match arguments.command {
+        // What it costs should not depend on how many threads look for something to do.
+        Command::Relay(_) => Builder::new_current_thread().enable_all().build(),
+        _ => Builder::new_multi_thread().enable_all().build(),
+    };
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run_unless_interrupted(arguments.command)),
         Err(error) => Err(format!("cannot start: {error}")),
@@ -118,23 +123,23 @@ fn main() -> ExitCode {
 
 /// An interrupt drops what runs, and with it the processes that were started.
 async fn run_unless_interrupted(command: Command) -> Result<ExitCode, String> {
-    // It puts back what it has changed.
-    if let Command::Suite(measurement) = command {
-        return print(suite::run(&measurement.arguments, interrupted()).await, measurement.json);
-    }
-    tokio::select! {
-        biased;
-        outcome = run(command) => outcome,
-        interrupted = interrupted() => interrupted.and(Err("interrupted".to_owned())),
+    let interrupted = interrupted()?;
+    match command {
+        // They have something to do when they are interrupted.
+        Command::Suite(measurement) => print(suite::run(&measurement.arguments, interrupted).await, measurement.json),
+        Command::Mock(arguments) => play_provider(arguments, interrupted).await,
+        command => tokio::select! {
+            biased;
+            outcome = run(command) => outcome,
+            interrupted = interrupted => interrupted.and(Err("interrupted".to_owned())),
+        },
     }
 }
 
 async fn run(command: Command) -> Result<ExitCode, String> {
     match command {
-        Command::Mock(arguments) => play_provider(arguments).await,
-        Command::Suite(measurement) => {
-            print(suite::run(&measurement.arguments, std::future::pending()).await, measurement.json)
-        }
+        Command::Mock(arguments) => play_provider(arguments, pending()).await,
+        Command::Suite(measurement) => print(suite::run(&measurement.arguments, pending()).await, measurement.json),
         Command::Smoke(measurement) => print(smoke::run(&measurement.arguments).await, measurement.json),
         Command::Diagnose(measurement) => print(diagnose::run(&measurement.arguments).await, measurement.json),
         Command::Alerts(measurement) => print(alerts::run(&measurement.arguments).await, measurement.json),
@@ -169,7 +174,10 @@ fn print(outcome: Result<Report, TargetError>, json: bool) -> Result<ExitCode, S
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn play_provider(arguments: MockArguments) -> Result<ExitCode, String> {
+async fn play_provider(
+    arguments: MockArguments,
+    interrupted: impl Future<Output = Result<(), String>>,
+) -> Result<ExitCode, String> {
     if arguments.list {
         for behaviour in faults::ALL {
             say(&format!("{:<16}{}", behaviour.name, behaviour.reaches.trim()));
@@ -180,7 +188,7 @@ async fn play_provider(arguments: MockArguments) -> Result<ExitCode, String> {
     let mock = Mock::bind(arguments.bind, rate).await;
     let mock = mock.map_err(|error| format!("cannot listen on {}: {error}", arguments.bind))?;
     say(&format!("listening on {}", mock.url()));
-    interrupted().await?;
+    interrupted.await?;
     let stats = mock.stats().to_string();
     say(&stats);
     if let Some(path) = arguments.json_stats {
@@ -189,14 +197,17 @@ async fn play_provider(arguments: MockArguments) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for SIGINT or SIGTERM.
-async fn interrupted() -> Result<(), String> {
-    let terminate = signal(SignalKind::terminate());
-    let mut terminate = terminate.map_err(|error| format!("cannot wait for signals: {error}"))?;
-    tokio::select! {
-        interrupt = ctrl_c() => interrupt.map_err(|error| format!("cannot wait for signals: {error}")),
-        _ = terminate.recv() => Ok(()),
-    }
+/// Waits for SIGINT or SIGTERM, from this call on and not only from the first look at what it returns.
+fn interrupted() -> Result<impl Future<Output = Result<(), String>>, String> {
+    let on = |kind| signal(kind).map_err(|error| format!("cannot wait for signals: {error}"));
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        Ok(())
+    })
 }
 
 /// A thousand streams are some thousand files; the default limit is lower, and a child inherits it.

@@ -102,6 +102,15 @@ impl fmt::Display for Brief<'_> {
     }
 }
 
+/// What this machine is, as far as figures depend on it.
+pub fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or(std::env::consts::ARCH, |(_, model)| model);
+    format!("{cores} cores, {}, {}", model.trim(), std::env::consts::OS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use load::report::Report;
 use load::suites::junk;
 use load::target::TargetError;
 
-use crate::support::gateway::{Gateway, message};
+use crate::support::gateway::{FAST, Gateway, message};
 
 /// A pace that is narrow without the profile.
 const PROFILE: &str = "[profiles.ttft.providers.mock]\nrps = 1000.0\nconcurrency = 100\nburst = 100";
@@ -69,6 +69,20 @@ async fn an_interrupted_suite_puts_the_pacers_back() {
 
     assert!(!report.holds());
     assert_eq!(rps(&gateway).await, 50.0);
+}
+
+#[actix_web::test]
+async fn a_suite_goes_to_the_address_of_operators_where_that_is_another_one() {
+    let gateway = Gateway::with_all("admin_bind = \"127.0.0.1:0\"", FAST, PROFILE).await;
+    let words = ["-n", "2", "--burst", "0", "--model", MODEL];
+    let arguments: suite::Arguments = line(&gateway, &words);
+    assert!(suite::run(&arguments, std::future::pending()).await.is_err(), "there are no metrics");
+    let admin = format!("http://{}", gateway.admin_address());
+
+    let report = run_suite(&gateway, &[&words[..], &["--admin-url", &admin]].concat()).await;
+
+    assert!(report.holds(), "{report}");
+    assert_eq!(report.json()["values"]["profile"], "ttft");
 }
 
 #[actix_web::test]

@@ -411,7 +411,7 @@ async fn a_path_says_which_methods_it_has() {
 async fn head_answers_like_get_without_the_body_but_starts_no_stream() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;
-    let mut connection: Connection<TcpStream> = gateway.client.connect().await.unwrap();
+    let mut connection: Connection = gateway.client.connect().await.unwrap();
     for (path, allowed) in PATHS {
         let path = path.replace("THREAD", &thread);
         let head = connection.send(&Request::new("HEAD", &*path)).await.unwrap();

@@ -31,6 +31,8 @@ mod faults_by_dialect;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod https;
+#[cfg(test)]
 mod idempotency;
 #[cfg(test)]
 mod input;

@@ -7,7 +7,6 @@ use load::client::{Client, ClientError, Connection, Events, Request, text_of};
 use load::mock::{Mock, expected_text};
 use load::target::{Launch, Weir};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -130,7 +129,7 @@ async fn while_it_drains_it_is_not_ready_and_takes_no_new_messages() {
 }
 
 /// Connections that are being served.
-async fn connections(client: &Client) -> Vec<Connection<TcpStream>> {
+async fn connections(client: &Client) -> Vec<Connection> {
     join_all((0..SENDERS).map(async |_| {
         let mut connection = client.connect().await.unwrap();
         let head = connection.send(&client.complete(Request::get("/health"))).await.unwrap();
@@ -141,7 +140,7 @@ async fn connections(client: &Client) -> Vec<Connection<TcpStream>> {
 }
 
 /// Sends a message; it must end in `done` or a refusal.
-async fn ends_properly(connection: Connection<TcpStream>, request: Request) -> Option<Value> {
+async fn ends_properly(connection: Connection, request: Request) -> Option<Value> {
     match timeout(PATIENCE, Events::open(connection, &request)).await.expect("an answer in time") {
         Ok(events) => Some(done(&Listener::new(events).rest().await)),
         Err(ClientError::Refused(refusal)) => {

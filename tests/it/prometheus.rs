@@ -296,9 +296,11 @@ async fn alerts_and_dashboard_ask_for_what_is_there() {
 
 #[actix_web::test]
 async fn the_protocol_lists_every_metric_and_no_other() {
-    let provider = format!("{FAST}
+    let provider = format!(
+        "{FAST}
 tpm = 1000000
-fallback = [\"demo\"]");
+fallback = [\"demo\"]"
+    );
     let gateway = Gateway::with(&provider, &keys(&[("ops", "*", "admin")])).await;
     let scrape = Scrape::of(&with_key(&gateway, "ops")).await;
 

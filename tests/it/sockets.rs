@@ -24,7 +24,7 @@ async fn a_token_does_not_wait_until_the_one_before_is_acknowledged() {
     let socket = std::net::TcpStream::connect(gateway.address()).unwrap();
     socket.set_nonblocking(true).unwrap();
     let acknowledging = socket2::Socket::from(socket.try_clone().unwrap());
-    let stream = TcpStream::from_std(socket).unwrap();
+    let stream = load::client::Stream::from(TcpStream::from_std(socket).unwrap());
     let connection = load::client::Connection::new(stream, gateway.address().to_string());
     let path = format!("/api/threads/{thread}/messages/stream");
     let request = Request::post(path, &message("hello", "gate@after=1,gate=1,tokens=100,gap_ms=0"));

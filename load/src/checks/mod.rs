@@ -7,10 +7,10 @@ pub mod profile;
 pub mod smoke;
 pub mod suite;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::client::{Client, ClientError, Events, Request};
@@ -33,6 +33,9 @@ pub struct Access {
     /// The API key, where weir wants one. In the environment it is seen by fewer than on the command line.
     #[arg(long, env = "WEIR_API_KEY", hide_env_values = true)]
     pub key: Option<Key>,
+    /// A PEM file of certificates to trust beside the public ones, with https.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Who answers [default: weir's default provider].
     #[arg(long)]
     pub provider: Option<String>,
@@ -75,7 +78,7 @@ impl Site {
 
     /// The same for one of several.
     pub async fn at(url: &str, access: &Access) -> Result<Self, TargetError> {
-        let mut client = Client::new(url)?;
+        let mut client = Client::new(url)?.trusting(access.ca_file.as_deref())?;
         if let Some(Key(key)) = &access.key {
             client = client.with_header("authorization", format!("Bearer {key}"));
         }
@@ -98,7 +101,7 @@ impl Site {
     }
 
     /// Sends a message into a new thread and opens the stream of its answer.
-    pub async fn ask(&self, content: &str) -> Result<Events<TcpStream>, ApiError> {
+    pub async fn ask(&self, content: &str) -> Result<Events, ApiError> {
         let thread = self.api.create_thread().await?;
         self.api.open(self.message(&thread, content)).await
     }
@@ -128,7 +131,7 @@ pub struct Taken {
 }
 
 /// When the first piece of content arrives.
-async fn first_piece(events: &mut Events<TcpStream>) -> Result<Instant, ApiError> {
+async fn first_piece(events: &mut Events) -> Result<Instant, ApiError> {
     while let Some(arrived) = events.next().await? {
         match arrived.event.name.as_str() {
             "delta" | "reasoning" | "refusal" | "tool_call" => return Ok(arrived.at),

@@ -4,15 +4,14 @@ use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use futures_util::future::join_all;
-use serde_json::Value;
 
 use super::{Site, SiteArguments, profile, question};
 use crate::client::Events;
-use crate::report::Report;
+use crate::report::{Report, machine};
 use crate::samples::Samples;
 use crate::target::{Answer, ApiError, TargetError};
 
@@ -22,6 +21,10 @@ use crate::target::{Answer, ApiError, TargetError};
 pub struct Arguments {
     #[command(flatten)]
     site: SiteArguments,
+    /// Where weir's metrics and administration are, if it has an address of their own for them (server.admin_bind)
+    /// [default: --url].
+    #[arg(long, value_name = "URL")]
+    admin_url: Option<String>,
     /// Answers that are measured.
     #[arg(short, default_value_t = 20)]
     n: usize,
@@ -45,44 +48,59 @@ const CANCEL_MAX_MS: f64 = 300.0;
 /// A wait that is as good as none.
 const QUEUE_WAIT_OK_MS: f64 = 50.0;
 
+/// The targets of a run: where clients go, and where operators do.
+#[derive(Debug)]
+struct Sides {
+    site: Site,
+    admin: Site,
+}
+
 /// Runs it, unless it is `interrupted`: then the pacers are put back all the same.
 pub async fn run(
     arguments: &Arguments,
     interrupted: impl Future<Output = Result<(), String>>,
 ) -> Result<Report, TargetError> {
     let site = Site::reach(&arguments.site).await?;
+    let admin = match &arguments.admin_url {
+        Some(url) => Site::at(url, &arguments.site.access).await?,
+        None => site.clone(),
+    };
+    let sides = Sides { site, admin };
     let mut report = Report::new("suite");
-    let is_switched = switch(&site, &arguments.profile, &mut report).await?;
+    let is_switched = switch(&sides.admin, &arguments.profile, &mut report).await?;
     let measured = tokio::select! {
-        measured = measure(&site, arguments, &mut report) => Some(measured),
+        measured = measure(&sides, arguments, &mut report) => Some(measured),
         _ = interrupted => None,
     };
     if is_switched {
-        profile::switch(&site, "production").await?;
+        profile::switch(&sides.admin, "production").await?;
     }
     match measured {
         Some(measured) => measured?,
         None => report.check("not interrupted", false),
     }
     if let Some(file) = &arguments.record {
-        report.check(format!("recorded in {}", file.display()), record(file, &arguments.site.url, &report).is_ok());
+        let recorded = record(file, &arguments.site.url, &report);
+        report.check(format!("recorded in {}", file.display()), recorded.is_ok());
     }
     Ok(report)
 }
 
-async fn switch(site: &Site, name: &str, report: &mut Report) -> Result<bool, ApiError> {
+async fn switch(admin: &Site, name: &str, report: &mut Report) -> Result<bool, ApiError> {
     if name.is_empty() {
         return Ok(false);
     }
-    let has_it = profile::switch(site, name).await;
+    let has_it = profile::switch(admin, name).await;
     let said = if has_it.is_ok() { name.to_owned() } else { format!("there is no {name}: pacers as they are") };
     report.value("profile", said);
     Ok(has_it.is_ok())
 }
 
-async fn measure(site: &Site, arguments: &Arguments, report: &mut Report) -> Result<(), ApiError> {
+async fn measure(sides: &Sides, arguments: &Arguments, report: &mut Report) -> Result<(), ApiError> {
+    let Sides { site, admin } = sides;
+    report.value("answers", format!("{}, {} at once", arguments.n, arguments.concurrency));
     let (ttft, cancel) = answers(site, arguments).await?;
-    let performance = site.api.performance(arguments.n.max(1)).await?;
+    let performance = admin.api.performance(arguments.n.max(1)).await?;
     report.value("ttft", ttft.summary());
     report.value("cancel", cancel.summary());
     report.value("weir_ttft_p95_ms", &performance["ttft_ms"]["p95"]);
@@ -143,7 +161,6 @@ async fn burst(site: &Site, n: usize, report: &mut Report) -> Result<(), ApiErro
 /// The three lines, in the form in which sign-offs are kept.
 fn lines(report: &mut Report, ttft_ms: Option<f64>, cancel_ms: Option<f64>, queue_wait_ms: Option<f64>) {
     let number = |value: Option<f64>| value.map_or_else(|| "no".to_owned(), |value| format!("{value:.0}"));
-    let verdict = |holds| if holds { "PASS" } else { "FAIL" };
     let fast = ttft_ms.is_some_and(|ttft_ms| ttft_ms <= TTFT_P95_MAX_MS);
     let stops = cancel_ms.is_some_and(|cancel_ms| cancel_ms < CANCEL_MAX_MS);
     let flows = queue_wait_ms.is_some_and(|wait_ms| wait_ms <= QUEUE_WAIT_OK_MS);
@@ -155,19 +172,33 @@ fn lines(report: &mut Report, ttft_ms: Option<f64>, cancel_ms: Option<f64>, queu
     report.line(format!("• Queue wait p95 (TTFT run): {} ms — {queue}", number(queue_wait_ms)));
 }
 
-/// Appends the result to a file of results.
-fn record(file: &PathBuf, url: &str, report: &Report) -> std::io::Result<()> {
+/// Appends the result to a file of results, in Markdown.
+fn record(file: &Path, url: &str, report: &Report) -> std::io::Result<()> {
     let result = if report.holds() { "GO" } else { "NO GO" };
-    let mut entry = format!("\n## {} {url}: {result}\n\n", httpdate::fmt_http_date(SystemTime::now()));
+    let mut entry = format!("\n## {}: {result}\n\n", httpdate::fmt_http_date(SystemTime::now()));
+    let json = report.json();
+    let (values, checks) = (&json["values"], json["checks"].as_array());
+    let said = |name: &str| values[name].as_str().unwrap_or("none").to_owned();
+    let _ = writeln!(
+        entry,
+        "{url}; answers: {}; profile: {}; measured from {}.\n",
+        said("answers"),
+        said("profile"),
+        machine()
+    );
     for line in report.lines() {
-        let _ = writeln!(entry, "{line}");
+        let _ = writeln!(entry, "{}", line.replacen("• ", "- ", 1));
     }
-    if let Value::Array(checks) = &report.json()["checks"] {
-        for check in checks.iter().filter(|check| check["ok"] == false) {
-            let _ = writeln!(entry, "- failed: {}", check["check"].as_str().unwrap_or_default());
-        }
+    let _ = writeln!(entry, "\n| criterion | status |\n|---|---|");
+    for check in checks.into_iter().flatten() {
+        let (what, holds) = (check["check"].as_str().unwrap_or_default(), check["ok"] == true);
+        let _ = writeln!(entry, "| {what} | {} |", verdict(holds));
     }
     OpenOptions::new().create(true).append(true).open(file)?.write_all(entry.as_bytes())
+}
+
+fn verdict(holds: bool) -> &'static str {
+    if holds { "PASS" } else { "FAIL" }
 }
 
 #[cfg(test)]
@@ -207,7 +238,9 @@ mod tests {
         record(&file, "http://b", &report).unwrap();
 
         let kept = std::fs::read_to_string(file).unwrap();
-        assert!(kept.contains("http://a: GO\n") && kept.contains("http://b: NO GO\n"), "{kept}");
-        assert!(kept.contains("- failed: something\n"));
+        let (first, second) = kept.split_once("http://b; ").unwrap();
+        assert!(first.contains(" GMT: GO\n\nhttp://a; ") && first.contains(" GMT: NO GO\n"), "{kept}");
+        assert!(second.contains("\n- TTFT (streaming) p95: 1 ms (target ≤ 1,500 ms) — PASS\n"), "{kept}");
+        assert!(second.contains("\n| cancel | PASS |\n| something | FAIL |\n"), "{kept}");
     }
 }

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{ClientError, Response};
+use super::{ClientError, Response, Stream};
 use crate::body::{Decoder, Framing, Piece};
 
 const HEADERS_MAX: usize = 64;
@@ -91,7 +91,7 @@ impl Head {
 
 /// A connection. It can be used again when the answer has been read to its end; dropping it closes it.
 #[derive(Debug)]
-pub struct Connection<S> {
+pub struct Connection<S = Stream> {
     stream: S,
     host: String,
     buffer: BytesMut,

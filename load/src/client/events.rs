@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::ClientError;
 use super::connection::{Connection, Head, Request};
+use super::{ClientError, Stream};
 use crate::sse::{self, Event};
 
 /// An event, when it arrived and with which read.
@@ -23,7 +22,7 @@ pub struct Arrived {
 
 /// An event stream. Dropping it closes the connection.
 #[derive(Debug)]
-pub struct Events<S> {
+pub struct Events<S = Stream> {
     head: Head,
     sent: Instant,
     connection: Connection<S>,
@@ -105,11 +104,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Events<S> {
     }
 }
 
-impl Events<TcpStream> {
+impl Events {
     /// Closes the connection with an error (RST) instead of properly.
     pub fn reset(self) {
         // It fails on a connection that is gone already.
-        let _ = self.connection.into_stream().set_zero_linger();
+        let _ = self.connection.into_stream().tcp().set_zero_linger();
     }
 }
 

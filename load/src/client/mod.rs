@@ -1,11 +1,13 @@
 //! Client: a small HTTP/1.1 client that looks closely: event streams with the instant and the read of every event,
-//! bodies that were cut told from bodies that ended, one connection a request. No TLS.
+//! bodies that were cut told from bodies that ended, one connection a request. Over TCP, or TLS on it.
 
 mod connection;
 mod events;
+mod stream;
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -13,6 +15,9 @@ use tokio::net::TcpStream;
 
 pub use connection::{Connection, Head, Request};
 pub use events::{Arrived, Events, openai_text_of, text_of};
+pub use stream::Stream;
+
+use stream::Tls;
 
 /// A server, and how to ask it.
 #[derive(Debug, Clone)]
@@ -20,6 +25,7 @@ pub struct Client {
     authority: String,
     prefix: String,
     headers: Vec<(String, String)>,
+    tls: Option<Tls>,
 }
 
 /// A whole answer.
@@ -51,10 +57,14 @@ impl Response {
 /// Why there is no answer, or no whole one.
 #[derive(Debug)]
 pub enum ClientError {
-    /// The URL is not one of `http://`.
+    /// The URL is not one of `http://` or `https://`.
     Url(String),
+    /// The file of certificates cannot be used.
+    CaFile(PathBuf, String),
     /// No connection.
     Connect(io::Error),
+    /// No agreement on TLS.
+    Tls(io::Error),
     /// The connection failed.
     Io(io::Error),
     /// The connection was closed before an answer.
@@ -82,8 +92,10 @@ impl ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ClientError::Url(url) => write!(f, "{url:?} is not a URL of the form http://host:port"),
+            ClientError::Url(url) => write!(f, "{url:?} is not a URL of the form http://host:port or https://host"),
+            ClientError::CaFile(path, why) => write!(f, "--ca-file {}: {why}", path.display()),
             ClientError::Connect(error) => write!(f, "cannot connect: {error}"),
+            ClientError::Tls(error) => write!(f, "the TLS handshake failed: {error} (--ca-file names whom to trust)"),
             ClientError::Io(error) => write!(f, "the connection failed: {error}"),
             ClientError::Closed => f.write_str("the connection was closed without an answer"),
             ClientError::Cut => f.write_str("the answer was cut"),
@@ -107,17 +119,36 @@ impl From<io::Error> for ClientError {
 }
 
 impl Client {
-    /// A client of the server at `http://host:port/prefix`.
+    /// A client of the server at `http://host:port/prefix` or `https://host:port/prefix`. With `https` the public roots
+    /// are trusted.
     pub fn new(url: &str) -> Result<Self, ClientError> {
-        let rest = url.strip_prefix("http://").ok_or_else(|| ClientError::Url(url.to_owned()))?;
+        let no_url = || ClientError::Url(url.to_owned());
+        let (rest, port) = match (url.strip_prefix("http://"), url.strip_prefix("https://")) {
+            (Some(rest), _) => (rest, 80),
+            (None, Some(rest)) => (rest, 443),
+            (None, None) => return Err(no_url()),
+        };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if authority.is_empty() {
-            return Err(ClientError::Url(url.to_owned()));
+        // The colons within the brackets of an address belong to it.
+        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+        let host = if has_port { authority.rsplit_once(':').map_or(authority, |(host, _)| host) } else { authority };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if host.is_empty() {
+            return Err(no_url());
         }
+        let tls = if port == 443 { Some(Tls::new(host).ok_or_else(no_url)?) } else { None };
         let path = path.trim_end_matches('/');
         let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
-        let authority = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
-        Ok(Self { authority, prefix, headers: Vec::new() })
+        let authority = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
+        Ok(Self { authority, prefix, headers: Vec::new(), tls })
+    }
+
+    /// The same, which trusts the certificates of this PEM file, too. Without `https` there is nobody to trust.
+    pub fn trusting(mut self, ca_file: Option<&Path>) -> Result<Self, ClientError> {
+        if let (Some(tls), Some(ca_file)) = (&mut self.tls, ca_file) {
+            tls.trust(ca_file)?;
+        }
+        Ok(self)
     }
 
     /// The same with a header that every request carries.
@@ -132,9 +163,13 @@ impl Client {
     }
 
     /// A new connection.
-    pub async fn connect(&self) -> Result<Connection<TcpStream>, ClientError> {
+    pub async fn connect(&self) -> Result<Connection, ClientError> {
         let stream = TcpStream::connect(&self.authority).await.map_err(ClientError::Connect)?;
         stream.set_nodelay(true)?;
+        let stream = match &self.tls {
+            Some(tls) => tls.connect(stream).await?,
+            None => Stream::Tcp(stream),
+        };
         Ok(Connection::new(stream, self.authority.clone()))
     }
 
@@ -157,7 +192,7 @@ impl Client {
     }
 
     /// Opens an event stream on a new connection.
-    pub async fn open(&self, request: Request) -> Result<Events<TcpStream>, ClientError> {
+    pub async fn open(&self, request: Request) -> Result<Events, ClientError> {
         let request = self.complete(request);
         Events::open(self.connect().await?, &request).await
     }
@@ -181,7 +216,12 @@ mod tests {
         assert_eq!(parts("http://127.0.0.1:8000"), expected("127.0.0.1:8000", ""));
         assert_eq!(parts("http://127.0.0.1:8000/"), expected("127.0.0.1:8000", ""));
         assert_eq!(parts("http://localhost/v1/"), expected("localhost:80", "/v1"));
-        for url in ["https://localhost", "localhost:1", "http://", "http:///v1"] {
+        assert_eq!(parts("https://weir.example/v1"), expected("weir.example:443", "/v1"));
+        assert_eq!(parts("https://weir.example:8443"), expected("weir.example:8443", ""));
+        assert_eq!(parts("http://[::1]:8000"), expected("[::1]:8000", ""));
+        assert_eq!(parts("https://[::1]"), expected("[::1]:443", ""));
+        for url in ["ftp://localhost", "localhost:1", "http://", "http:///v1", "https://", "https://:1", "https://a b"]
+        {
             assert_eq!(parts(url), None, "{url}");
         }
     }

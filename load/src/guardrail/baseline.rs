@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Figure, Metric};
+use crate::report::machine;
 use crate::samples::rounded;
 
 const ABOUT: &str = "What `load check` compares weir with: each figure as a multiple of a reference that was measured \
@@ -138,15 +139,6 @@ impl Baseline {
         text.push('\n');
         std::fs::write(path, text).map_err(|error| BaselineError::Unwritable(path.to_owned(), error))
     }
-}
-
-/// What the machine is, as far as it matters.
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or(std::env::consts::ARCH, |(_, model)| model);
-    format!("{cores} cores, {}, {}", model.trim(), std::env::consts::OS)
 }
 
 #[cfg(test)]

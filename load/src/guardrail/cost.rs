@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -15,7 +14,7 @@ use crate::client::Events;
 use crate::target::{MOCK, Usage, cpu_time_of_threads};
 
 /// Streams that relay chunks at once, weir's and as many of the relay.
-const STREAMS: usize = 40;
+const STREAMS: usize = 60;
 /// Chunks of 12 bytes, 50 a second.
 const CHUNKS: &str = "text@tokens=10000000,gap_ms=20,bytes=12";
 /// Listeners of one answer.
@@ -24,14 +23,14 @@ const LISTENERS: usize = 150;
 const EVENTS: &str = "text@tokens=10000000,gap_ms=50,bytes=12";
 /// Parts of a measurement; the one in the middle counts.
 const WINDOWS: usize = 5;
-const WINDOW: Duration = Duration::from_millis(500);
+const WINDOW: Duration = Duration::from_millis(600);
 /// The first moment belongs to the starting.
 const SETTLE: Duration = Duration::from_millis(700);
 
 /// Streams that are open while memory is looked at, weir's and as many of the relay.
 const IDLE_STREAMS: usize = 200;
 /// Streams that come and go before.
-const IDLE_WARM_UP: usize = 50;
+const IDLE_WARM_UP: usize = 10;
 const IDLE: &str = "stall@after=1";
 
 /// Streams that are read all the time, and how much has come.
@@ -47,7 +46,7 @@ impl Readers {
     }
 
     /// Counts the events of a stream with text, which of weir's are called `delta` and of the provider nothing else.
-    fn add(&mut self, mut stream: Events<TcpStream>) {
+    fn add(&mut self, mut stream: Events) {
         let arrived = Arc::clone(&self.arrived);
         self.reading.spawn(async move {
             while let Ok(Some(event)) = stream.next().await {

@@ -1,13 +1,12 @@
 //! Direct: calls to the provider without weir, which everything is compared with.
 
 use serde_json::json;
-use tokio::net::TcpStream;
 
 use crate::client::{Client, ClientError, Events, Request};
 use crate::sse::Event;
 
 /// Opens the stream of an answer.
-pub(super) async fn open(provider: &Client, model: &str, prompt: &str) -> Result<Events<TcpStream>, ClientError> {
+pub(super) async fn open(provider: &Client, model: &str, prompt: &str) -> Result<Events, ClientError> {
     let messages = json!([{"role": "user", "content": prompt}]);
     let body = json!({"model": model, "messages": messages, "stream": true});
     provider.open(Request::post("/chat/completions", &body)).await

@@ -75,7 +75,7 @@ impl Ground {
     /// Starts weir, and the relay if it `has_relay`; what goes to weir is held back for `slow`.
     pub(super) async fn start(weir: Option<PathBuf>, has_relay: bool, slow: Duration) -> Result<Self, GroundError> {
         let mock_bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let arguments = TargetArguments { weir, url: None, pid: None, mock_bind };
+        let arguments = TargetArguments { weir, url: None, ca_file: None, pid: None, mock_bind };
         let target = Target::start(&arguments, Settings::cancelling()).await.map_err(GroundError::Target)?;
         let weir_pid = target.weir.as_ref().map(Weir::pid).ok_or(GroundError::Target(TargetError::NoProcess))?;
         let provider = Client::new(&target.mock.url())?;

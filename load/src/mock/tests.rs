@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 use super::*;
 use crate::client::{Client, ClientError, Connection, Request, openai_text_of};
@@ -17,7 +16,7 @@ fn client(mock: &Mock) -> Client {
     Client::new(&mock.url()).unwrap()
 }
 
-async fn read_all(connection: &mut Connection<TcpStream>, request: &Request) -> u16 {
+async fn read_all(connection: &mut Connection, request: &Request) -> u16 {
     let head = connection.send(request).await.unwrap();
     connection.whole(head).await.unwrap().status()
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use indicatif::ProgressBar;
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::left::Held;
@@ -201,7 +200,7 @@ async fn try_phase(
 }
 
 /// Takes the only slot of the narrow provider.
-async fn occupy(target: &Target) -> Result<(String, Events<TcpStream>), TargetError> {
+async fn occupy(target: &Target) -> Result<(String, Events), TargetError> {
     let thread = target.api.create_thread().await?;
     let mut stream = target.api.send(&thread, NARROW, "stall@after=1", "occupy").await?;
     let request = request_id(&mut stream, &mut Answer::default()).await?;
@@ -209,7 +208,7 @@ async fn occupy(target: &Target) -> Result<(String, Events<TcpStream>), TargetEr
     Ok((request, stream))
 }
 
-async fn request_id(stream: &mut Events<TcpStream>, answer: &mut Answer) -> Result<String, ApiError> {
+async fn request_id(stream: &mut Events, answer: &mut Answer) -> Result<String, ApiError> {
     while answer.request_id.is_empty() {
         let arrived = stream.next_named("meta").await?;
         answer.take(&arrived, stream.sent());
@@ -223,7 +222,7 @@ struct Trial<'t> {
     phase: Phase,
     thread: String,
     request: String,
-    stream: Events<TcpStream>,
+    stream: Events,
     answer: Answer,
     call: Watched<'t>,
     concurrency: usize,

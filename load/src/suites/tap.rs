@@ -1,13 +1,17 @@
 //! Tap: counts what many connections bring, by the bytes alone. Whoever measures shares the machine with what is
 //! measured, so nothing is decoded, copied or kept.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::client::Events;
 use crate::clock::{STAMP, now_ns};
@@ -101,19 +105,18 @@ impl Tally {
     }
 
     /// Counts what a stream brings from now on as those of connection `n`, until it ends.
-    pub(super) async fn count(self, n: usize, events: Events<TcpStream>) {
-        let stream = events.into_connection().into_stream();
+    pub(super) async fn count(self, n: usize, events: Events) {
+        let mut stream = events.into_connection().into_stream();
         let mut scan = Scan::default();
-        while stream.readable().await.is_ok() {
+        let mut read = |cx: &mut Context<'_>| {
             // On the stack only between two waits: a waiting connection holds no buffer.
-            let mut bytes = [0; READ_LEN];
-            match stream.try_read(&mut bytes) {
-                Ok(0) => return,
-                Ok(length) => self.take(n, &mut scan, &bytes[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return,
-            }
-        }
+            let mut bytes = [MaybeUninit::uninit(); READ_LEN];
+            let mut buffer = ReadBuf::uninit(&mut bytes);
+            ready!(Pin::new(&mut stream).poll_read(cx, &mut buffer))?;
+            self.take(n, &mut scan, buffer.filled());
+            Poll::Ready(io::Result::Ok(buffer.filled().len()))
+        };
+        while poll_fn(&mut read).await.is_ok_and(|length| length > 0) {}
     }
 
     fn take(&self, n: usize, scan: &mut Scan, bytes: &[u8]) {

@@ -4,7 +4,6 @@ use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::client::{Arrived, Client, ClientError, Events, Request, Response, text_of};
@@ -82,29 +81,23 @@ impl Api {
     }
 
     /// Sends a message and opens the stream of its answer.
-    pub async fn send(
-        &self,
-        thread: &str,
-        provider: &str,
-        model: &str,
-        content: &str,
-    ) -> Result<Events<TcpStream>, ApiError> {
+    pub async fn send(&self, thread: &str, provider: &str, model: &str, content: &str) -> Result<Events, ApiError> {
         self.open(Self::message(thread, provider, model, content)).await
     }
 
     /// Joins the answer that runs in a thread.
-    pub async fn join(&self, thread: &str) -> Result<Events<TcpStream>, ApiError> {
+    pub async fn join(&self, thread: &str) -> Result<Events, ApiError> {
         self.open(Request::get(format!("/api/threads/{thread}/stream"))).await
     }
 
     /// Resumes a request's answer after the event with this id.
-    pub async fn resume(&self, request: &str, after: &str) -> Result<Events<TcpStream>, ApiError> {
+    pub async fn resume(&self, request: &str, after: &str) -> Result<Events, ApiError> {
         let path = format!("/api/requests/{request}/stream");
         self.open(Request::get(path).header("last-event-id", after)).await
     }
 
     /// Opens an event stream.
-    pub async fn open(&self, request: Request) -> Result<Events<TcpStream>, ApiError> {
+    pub async fn open(&self, request: Request) -> Result<Events, ApiError> {
         Ok(timeout(ANSWER_TIMEOUT, self.client.open(request)).await.map_err(|_| ApiError::Timeout)??)
     }
 
@@ -174,14 +167,14 @@ pub struct Answer {
 
 impl Answer {
     /// Reads a stream to its end. A cut is no error, but no whole answer either.
-    pub async fn read(stream: &mut Events<TcpStream>) -> Result<Self, ApiError> {
+    pub async fn read(stream: &mut Events) -> Result<Self, ApiError> {
         let mut answer = Self::default();
         timeout(ANSWER_TIMEOUT, answer.read_on(stream)).await.map_err(|_| ApiError::Timeout)?;
         Ok(answer)
     }
 
     /// Reads a stream to its end, or to a cut. What has been read is kept if the future is dropped.
-    pub async fn read_on(&mut self, stream: &mut Events<TcpStream>) {
+    pub async fn read_on(&mut self, stream: &mut Events) {
         let sent = stream.sent();
         loop {
             match stream.next().await {

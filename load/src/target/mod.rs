@@ -29,6 +29,9 @@ pub struct TargetArguments {
     /// `faulty` (short timeouts) of the dialect openai_chat, with any_model and the mock's URL.
     #[arg(long, conflicts_with = "weir")]
     pub url: Option<String>,
+    /// A PEM file of certificates to trust beside the public ones, with --url https://….
+    #[arg(long, requires = "url", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// The process to look at, with --url.
     #[arg(long, requires = "url")]
     pub pid: Option<u32>,
@@ -142,7 +145,7 @@ impl Target {
                 (Some(weir), url)
             }
         };
-        let client = Client::new(&url)?;
+        let client = Client::new(&url)?.trusting(arguments.ca_file.as_deref())?;
         match client.get("/health").await {
             Ok(health) if health.status() == 200 => {}
             Ok(health) => return Err(TargetError::Unhealthy(url, health.status())),

@@ -4,7 +4,7 @@
 //! resets the stream.
 
 use std::future::poll_fn;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -59,20 +59,14 @@ enum Order {
 impl Front {
     /// In front of `provider`.
     pub(crate) async fn start(protocol: Protocol, provider: Arc<Provider>) -> Self {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let crypto = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().unwrap();
-        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-        let mut config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
         let name: &[u8] = if protocol == Protocol::Http2 { b"h2" } else { b"http/1.1" };
-        config.alpn_protocols = vec![name.to_vec()];
         let folder = tempfile::tempdir().unwrap();
         let certificate = folder.path().join("front.pem");
-        std::fs::write(&certificate, cert.pem()).unwrap();
+        let tls = acceptor(name, &certificate);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (opened, orders) = (Arc::<AtomicUsize>::default(), broadcast::Sender::new(16));
-        let door = Door { protocol, provider, tls: TlsAcceptor::from(Arc::new(config)), opened: opened.clone() };
+        let door = Door { protocol, provider, tls, opened: opened.clone() };
         let accepting = actix_rt::spawn(accept(listener, door, orders.clone()));
         Self { port, certificate, protocol, opened, orders, accepting, _folder: folder }
     }
@@ -113,6 +107,19 @@ impl Drop for Front {
     fn drop(&mut self) {
         self.accepting.abort();
     }
+}
+
+/// Who takes TLS connections as `localhost` and speaks `protocol` on them; whom to trust for that is written to
+/// `certificate`.
+pub(crate) fn acceptor(protocol: &[u8], certificate: &Path) -> TlsAcceptor {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let crypto = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let mut config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    std::fs::write(certificate, cert.pem()).unwrap();
+    TlsAcceptor::from(Arc::new(config))
 }
 
 /// What every connection needs.

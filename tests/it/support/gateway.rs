@@ -103,6 +103,11 @@ impl Gateway {
         self.app.address
     }
 
+    /// Where it listens for operators.
+    pub(crate) fn admin_address(&self) -> std::net::SocketAddr {
+        self.app.admin_address.unwrap_or(self.app.address)
+    }
+
     /// Where its database is.
     pub(crate) fn database(&self) -> std::path::PathBuf {
         self.directory.path().join("weir.db")

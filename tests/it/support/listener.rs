@@ -3,13 +3,12 @@
 use std::fmt;
 
 use load::client::{Arrived, Client, ClientError, Events, Head, Request};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::PATIENCE;
 
 /// See the module. Dropping it closes the connection.
-pub(crate) struct Listener(Events<TcpStream>);
+pub(crate) struct Listener(Events);
 
 impl Listener {
     /// Opens a stream, which must not be refused.
@@ -21,7 +20,7 @@ impl Listener {
     }
 
     /// Listens on a connection of the test's own.
-    pub(crate) fn new(events: Events<TcpStream>) -> Self {
+    pub(crate) fn new(events: Events) -> Self {
         Self(events)
     }
 

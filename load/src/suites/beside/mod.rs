@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::net::TcpStream;
 
 pub(super) use nginx::{LISTEN, Nginx, PUBLISH, Site};
 pub(super) use rounds::{Spread, ratio};
@@ -85,7 +84,7 @@ impl Way {
     }
 
     /// Asks, on a connection of its own.
-    pub(super) async fn ask(&self, ticket: Ticket, model: &str, prompt: &str) -> Result<Events<TcpStream>, ApiError> {
+    pub(super) async fn ask(&self, ticket: Ticket, model: &str, prompt: &str) -> Result<Events, ApiError> {
         match &self.kind {
             Kind::Openai(client) => {
                 let messages = json!([{"role": "user", "content": prompt}]);

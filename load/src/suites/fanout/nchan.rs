@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -99,7 +98,7 @@ async fn publish_evenly(client: Client, gap: Duration) -> Result<(), ClientError
 }
 
 /// Publishes one event, with the data that weir's have.
-async fn publish(connection: &mut Connection<TcpStream>) -> Result<(), ClientError> {
+async fn publish(connection: &mut Connection) -> Result<(), ClientError> {
     let stamp = format!("{STAMP}{}", now_ns());
     let data = json!({"type": "delta", "delta": format!("{stamp:.<TEXT_LEN$}")});
     let request = Request::new("POST", PUBLISH).header("x-eventsource-event", "delta").body(data.to_string());

@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use indicatif::ProgressBar;
 use rustix::process::{Resource, getrlimit};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::{progress, prompt, until_within};
@@ -157,7 +156,7 @@ impl Run<'_> {
     }
 
     /// Opens them: first one for each answer, then those who listen to them as well.
-    async fn open(&self, shape: Shape, words: &str, bar: &ProgressBar) -> Result<Vec<Events<TcpStream>>, ApiError> {
+    async fn open(&self, shape: Shape, words: &str, bar: &ProgressBar) -> Result<Vec<Events>, ApiError> {
         let api = &self.target.api;
         let asked = stream::iter(0..shape.calls).map(async |n| {
             let thread = api.create_thread().await?;
@@ -174,7 +173,7 @@ impl Run<'_> {
 }
 
 /// The stream, once its first piece has come, or what others have heard so far.
-async fn begun(mut events: Events<TcpStream>, bar: &ProgressBar) -> Result<Events<TcpStream>, ApiError> {
+async fn begun(mut events: Events, bar: &ProgressBar) -> Result<Events, ApiError> {
     let first = async {
         while let Some(arrived) = events.next().await? {
             if matches!(arrived.event.name.as_str(), "delta" | "snapshot") {

@@ -114,7 +114,7 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
 async fn operator(target: &Target, arguments: &Arguments) -> Result<Client, TargetError> {
     let own = target.weir.as_ref().map(|weir| weir.url().to_owned());
     let url = own.or_else(|| arguments.target.url.clone()).unwrap_or_default();
-    let access = Access { key: arguments.key.clone(), provider: None, model: None };
+    let access = Access { key: arguments.key.clone(), ca_file: None, provider: None, model: None };
     Ok(Site::at(&url, &access).await?.api.client().clone())
 }
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use futures_util::future::join_all;
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::client::Events;
@@ -250,7 +249,7 @@ impl Actor {
 }
 
 /// Reads until the request is known and so many pieces of text have come, or the end.
-async fn read_pieces(stream: &mut Events<TcpStream>, answer: &mut Answer, pieces: usize) -> Result<(), String> {
+async fn read_pieces(stream: &mut Events, answer: &mut Answer, pieces: usize) -> Result<(), String> {
     let (sent, wanted) = (stream.sent(), answer.arrivals.len() + pieces);
     while answer.request_id.is_empty() || answer.arrivals.len() < wanted {
         let next = timeout(PATIENCE, stream.next()).await.map_err(|_| "a stream fell silent")?;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use tokio::net::TcpStream;
 
 use crate::client::{ClientError, Events};
 use crate::report::Report;
@@ -28,7 +27,7 @@ struct Gaps {
 }
 
 impl Gaps {
-    async fn read(way: &Way, stream: &mut Events<TcpStream>) -> Result<Self, ClientError> {
+    async fn read(way: &Way, stream: &mut Events) -> Result<Self, ClientError> {
         let mut gaps = Self::default();
         let (mut last, mut last_shared) = (None, None);
         while let Some(arrived) = stream.next().await? {
