@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::tables::check_range;
 
@@ -11,7 +12,7 @@ const STREAMS_MAX: RangeInclusive<u32> = 0..=1_000_000;
 const TOKENS_PER_DAY: RangeInclusive<u64> = 0..=1_000_000_000_000;
 
 /// How much one client may ask for. 0 is no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Allowance {
     /// Requests for an answer, a minute; after a pause as many at once.
     pub requests_per_min: u32,

@@ -4,6 +4,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data, Path, Query};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::caller::Caller;
@@ -31,7 +32,7 @@ pub(super) struct Wanted {
 }
 
 /// A message as clients read it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Shown {
     #[serde(flatten)]
     message: Message,
@@ -54,8 +55,8 @@ pub(super) async fn message(
 }
 
 /// The open end of a text that grows, as HTML.
-#[derive(Debug, Serialize)]
-struct Rendered {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Rendered {
     /// How much of the text is settled, in UTF-16 units, in which browsers count.
     settled: usize,
     html: String,

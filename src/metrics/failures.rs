@@ -8,23 +8,28 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::chat::{OrgId, RequestId, View};
 use crate::failure::{Code, Failure, Phase};
 
 /// A request that ended in an error.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Failed {
     /// When, in milliseconds since 1970.
     at: u64,
+    #[schema(value_type = String)]
     request_id: Box<str>,
     /// Who answered it, or was asked last.
+    #[schema(value_type = String)]
     provider: Arc<str>,
     code: Code,
     message: Cow<'static, str>,
     /// How far it had come.
+    #[schema(required)]
     phase: Option<Phase>,
     /// The provider's own id of the call.
+    #[schema(required, value_type = Option<String>)]
     upstream_request_id: Option<Box<str>>,
 }
 

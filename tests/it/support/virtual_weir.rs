@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use weir::accounts::Accounts;
 use weir::app::Upstream;
 use weir::config::{self, Config, Live, Origin};
+use weir::http::openapi::Descriptions;
 use weir::http::server::{self, Surface};
 use weir::http::session::Sessions;
 use weir::http::{Api, Drain};
@@ -63,8 +64,19 @@ impl VirtualWeir {
         let upstream = Upstream::start(&live, store.clone(), metrics.clone(), &make).await.unwrap();
         let Upstream { coalescer, pacers, .. } = upstream;
         let (accounts, sessions, drain) = (Accounts::default(), Sessions::default(), Drain::default());
-        let renderings = Semaphore::new(1);
-        let api = Data::new(Api { live, coalescer, pacers, store, metrics, accounts, sessions, renderings, drain });
+        let (renderings, descriptions) = (Semaphore::new(1), Descriptions::default());
+        let api = Data::new(Api {
+            live,
+            coalescer,
+            pacers,
+            store,
+            metrics,
+            accounts,
+            sessions,
+            renderings,
+            descriptions,
+            drain,
+        });
         let app = server::app(api.clone(), Surface::Everything);
         let service = HttpServiceBuilder::<DuplexStream, _, _, _>::default()
             .h1_allow_half_closed(false)
