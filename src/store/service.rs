@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
 use super::files::{self, Claim};
 use super::jobs::{Level, Write};
-use super::readers::{self, Question, Questions};
+use super::readers::{Question, Questions, Reader};
 use super::refusal::Refusal;
 use super::sync::{self, OpenSync, SyncFn, Waiting};
 use super::watch::Watch;
@@ -25,8 +25,7 @@ pub(super) struct Service {
     /// the disk, too.
     places: Arc<Semaphore>,
     places_max: usize,
-    /// Gone once the store is closed.
-    questions: Mutex<Option<mpsc::Sender<Question>>>,
+    questions: Arc<Questions>,
     readers: Mutex<Vec<JoinHandle<()>>>,
     /// Its other end is dropped when nothing of the store is left.
     ended: tokio::sync::watch::Receiver<()>,
@@ -59,8 +58,8 @@ impl Service {
             let watch = Arc::clone(watch);
             move || wal::run(&log_db, &log_rings, &watch, limits)
         })?;
-        let (questions, receiver) = mpsc::channel(options.reads_max.max(1));
-        let readers = spawn_readers(reader_dbs, &Arc::new(Mutex::new(receiver)))?;
+        let questions = Arc::new(Questions::new(options.reads_max.max(1)));
+        let readers = spawn_readers(reader_dbs, &questions)?;
         let (end, ended) = tokio::sync::watch::channel(());
         let companions = Companions {
             durability: options.durability,
@@ -78,7 +77,7 @@ impl Service {
             orders,
             places: Arc::new(Semaphore::new(places_max)),
             places_max,
-            questions: Mutex::new(Some(questions)),
+            questions,
             readers: Mutex::new(readers),
             ended,
         };
@@ -117,12 +116,7 @@ impl Service {
 
     /// Queues a question.
     pub(super) fn ask(&self, question: Question) -> Result<(), StoreError> {
-        let questions = self.questions.lock();
-        let Some(questions) = questions.as_ref() else { return Err(StoreError::Stopped) };
-        questions.try_send(question).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
-            mpsc::error::TrySendError::Closed(_) => StoreError::Stopped,
-        })
+        self.questions.ask(question)
     }
 
     /// How many writes are under way.
@@ -132,13 +126,13 @@ impl Service {
 
     /// Whether the writer's thread is gone, or all of the readers'.
     pub(super) fn has_ended(&self) -> bool {
-        self.orders.is_closed() || self.questions.lock().as_ref().is_none_or(mpsc::Sender::is_closed)
+        self.orders.is_closed() || self.questions.is_closed()
     }
 
     /// Ends everything, after what is queued. Whoever calls waits for the end, also when somebody else called first.
     pub(super) async fn close(&self) {
         self.places.close();
-        drop(self.questions.lock().take());
+        self.questions.close();
         {
             // Under one lock, so that the first order to close is the one that brings the readers.
             let mut readers = self.readers.lock();
@@ -147,6 +141,12 @@ impl Service {
         }
         let mut ended = self.ended.clone();
         while ended.changed().await.is_ok() {}
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.questions.close();
     }
 }
 
@@ -182,10 +182,10 @@ fn refusal(error: &TryAcquireError) -> StoreError {
     }
 }
 
-fn spawn_readers(dbs: Vec<Connection>, questions: &Questions) -> Result<Vec<JoinHandle<()>>, StoreError> {
+fn spawn_readers(dbs: Vec<Connection>, questions: &Arc<Questions>) -> Result<Vec<JoinHandle<()>>, StoreError> {
     let spawn_one = |db: Connection| {
-        let questions = Arc::clone(questions);
-        spawn("weir-store-read", move || readers::run(&db, &questions))
+        let reader = Reader::of(questions);
+        spawn("weir-store-read", move || reader.run(&db))
     };
     dbs.into_iter().map(spawn_one).collect()
 }

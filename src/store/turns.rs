@@ -23,7 +23,6 @@ pub(super) fn open(db: &Connection, turn: &OpenTurn, keys: KeyAge, now: UnixMs) 
                 return Err(StoreError::SequenceMoved);
             }
             insert_user(db, &turn.thread, &place, user, now)?;
-            touch_for_user(db, &turn.thread, user)?;
             Some(user.id.clone())
         }
         None => last_user_id(db, &turn.thread)?,
@@ -46,9 +45,7 @@ pub(super) fn open(db: &Connection, turn: &OpenTurn, keys: KeyAge, now: UnixMs) 
         now,
         turn.stream.as_str()
     ])?;
-    let mut update =
-        db.prepare_cached("UPDATE threads SET updated_at = ?2, last_provider = ?3, last_model = ?4 WHERE id = ?1")?;
-    update.execute(params![thread, now, turn.provider, turn.model])?;
+    touch_for_turn(db, turn, now)?;
     let ids = (turn.thread.clone(), asked_by, turn.answer.clone());
     let request = NewRequest { turn: Some(ids), ..turn.request.clone() };
     requests::insert(db, &request, keys, now)
@@ -151,13 +148,16 @@ fn last_user_id(db: &Connection, thread: &ThreadId) -> Result<Option<MessageId>,
     Ok(select.query_row([thread.as_str()], read).optional()?)
 }
 
-fn touch_for_user(db: &Connection, thread: &ThreadId, user: &NewUserMessage) -> Result<(), StoreError> {
+fn touch_for_turn(db: &Connection, turn: &OpenTurn, now: UnixMs) -> Result<(), StoreError> {
     let mut update = db.prepare_cached(
-        "UPDATE threads SET last_message_preview = coalesce(?2, last_message_preview),
-         title = CASE title WHEN '' THEN coalesce(?3, '') ELSE title END WHERE id = ?1",
+        "UPDATE threads SET updated_at = ?2, last_provider = ?3, last_model = ?4,
+         last_message_preview = coalesce(?5, last_message_preview),
+         title = CASE title WHEN '' THEN coalesce(?6, '') ELSE title END WHERE id = ?1",
     )?;
-    let text = user.content.text();
-    update.execute(params![thread.as_str(), threads::preview(&text), threads::title_of(&text)])?;
+    let text = turn.user.as_ref().map(|user| user.content.text());
+    let preview = text.as_deref().and_then(threads::preview);
+    let title = text.as_deref().and_then(threads::title_of);
+    update.execute(params![turn.thread.as_str(), now, turn.provider, turn.model, preview, title])?;
     Ok(())
 }
 

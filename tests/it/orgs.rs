@@ -121,7 +121,13 @@ async fn an_operators_key_shows_its_organisation_or_all() {
 
     // An operator of all may look at one.
     let narrow = everything.clone().with_header("x-org-id", "rival");
-    assert_eq!(get(&narrow, "/api/metrics/performance").await, get(&theirs, "/api/metrics/performance").await);
+    let report = async |client| {
+        let mut report = get(client, "/api/metrics/performance").await;
+        // They are of the moment at which they are asked for.
+        report["rates"].take();
+        report
+    };
+    assert_eq!(report(&narrow).await, report(&theirs).await);
 }
 
 #[actix_web::test]

@@ -246,6 +246,8 @@ impl Attempt {
         }
         if let Some(admitted) = self.admitted.take() {
             admitted();
+            // The turn is written while the call is made: the sooner it begins, the sooner listeners may hear.
+            tokio::task::yield_now().await;
         }
         if let Admitted::Granted(permit) = admitted {
             return Ok(permit);

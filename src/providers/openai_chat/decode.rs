@@ -12,6 +12,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::plain::{self, Plain};
 use super::signatures::Signatures;
 use super::tools::Calls;
 use super::usage::Ledger;
@@ -96,6 +97,10 @@ impl Decode for Decoder {
             return Ok(Flow::Ended);
         }
         let is_error = frame.event == Some("error");
+        if let Some(plain) = plain::read(data).filter(|_| !is_error && self.finish.is_none()) {
+            self.plain(&plain, out);
+            return Ok(Flow::More);
+        }
         let chunk = match json::parse(data) {
             Ok(chunk) => chunk,
             Err(_) if is_error => return Err(self.failed(&Value::Null, out)),
@@ -147,8 +152,13 @@ impl Decoder {
         }
     }
 
+    fn plain(&mut self, plain: &Plain<'_>, out: &mut Out<'_>) {
+        self.identify(plain.id, plain.model, out);
+        self.text(&plain.text, out);
+    }
+
     fn chunk(&mut self, chunk: &Value, out: &mut Out<'_>) -> Result<Flow, Failure> {
-        self.identify(chunk, out);
+        self.identify(json::text(chunk, "id"), json::text(chunk, "model"), out);
         self.usage.note(chunk);
         self.cite(chunk, out);
         let mut choice_error = None;
@@ -177,12 +187,12 @@ impl Decoder {
     }
 
     /// Tells who answers. Azure's first chunk says nothing about it; a router may change its mind.
-    fn identify(&mut self, chunk: &Value, out: &mut Out<'_>) {
-        if let Some(id) = json::text(chunk, "id").filter(|_| !self.upstream_id) {
+    fn identify(&mut self, id: Option<&str>, model: Option<&str>, out: &mut Out<'_>) {
+        if let Some(id) = id.filter(|id| !id.is_empty() && !self.upstream_id) {
             self.upstream_id = true;
             out(Piece::UpstreamId(id));
         }
-        if let Some(model) = json::text(chunk, "model").filter(|model| *model != self.model) {
+        if let Some(model) = model.filter(|model| !model.is_empty() && *model != self.model) {
             model.clone_into(&mut self.model);
             out(Piece::Model(model));
         }
