@@ -122,6 +122,22 @@ describe('an answer that streams', () => {
     assert.ok(seen.some((html) => /<strong>some(?! of them are bold)/.test(html)), 'bold words are bold before they are over');
   });
 
+  it('is not read aloud piece by piece', async () => {
+    const held = gate();
+    await ask(async (write) => { await held.opened; await type(write, SAMPLE); });
+    await page.evaluate(() => {
+      window.said = [];
+      for (const region of document.querySelectorAll('[role="status"], [role="alert"], [aria-live]')) {
+        new MutationObserver(() => { if (region.textContent.trim()) window.said.push(region.textContent.trim()); }).observe(region, { childList: true, characterData: true, subtree: true });
+      }
+    });
+    held.open();
+    await ended(page);
+    await page.waitForFunction(() => window.said.includes('Answer finished'));
+    assert.ok((await page.evaluate(() => window.said)).every((said) => ['The answer is on its way', 'Answer finished'].includes(said)));
+    assert.equal(await page.locator('#turns').evaluate((turns) => turns.closest('[aria-live], [role="log"]')), null);
+  });
+
   it('keeps what a reader has scrolled and selected', async () => {
     const held = gate();
     const [first, second] = [SAMPLE.slice(0, SAMPLE.indexOf('}\n```')), SAMPLE.slice(SAMPLE.indexOf('}\n```'))];

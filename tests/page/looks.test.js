@@ -2,21 +2,14 @@
 // the main states are written there as pictures.
 
 import assert from 'node:assert/strict';
-import { mkdir, readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
-import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
 
-import { ended, lastAnswer, newPage, say, startBrowser, startWeir } from './support.js';
-
-const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
-const FOLDER = process.env.SCREENS;
+import { ended, lastAnswer, look, newPage, say, startBrowser, startWeir } from './support.js';
 
 let browser;
 let weir;
 
 before(async () => {
-  if (FOLDER) await mkdir(FOLDER, { recursive: true });
   browser = await startBrowser();
   weir = await startWeir('[providers.demo]\ndialect = "demo"\nrps = 4.0\nconcurrency = 3\nburst = 3\n');
 });
@@ -24,20 +17,6 @@ after(async () => {
   await browser?.close();
   await weir?.stop();
 });
-
-/** Looks at a state: takes its picture, and asks axe. */
-async function look(page, name) {
-  if (FOLDER) await page.screenshot({ path: path.join(FOLDER, `${name}.png`) });
-  const { scroll, client } = await page.evaluate(() => ({ scroll: document.documentElement.scrollWidth, client: innerWidth }));
-  assert.ok(scroll <= client, `${name} scrolls sideways`);
-  // The page's policy lets nothing in; axe comes through the debugger.
-  await page.evaluate(await readFile(AXE, 'utf8'));
-  const { violations } = await page.evaluate(() => window.axe.run({ resultTypes: ['violations'] }));
-  const told = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
-    .map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target.join(' ')).join(', ')}`);
-  assert.deepEqual(told, [], name);
-  assert.deepEqual(page.problems, [], name);
-}
 
 async function state(name, options, run, target = '/') {
   const page = await newPage(browser, options);
@@ -64,7 +43,7 @@ describe('the chat', () => {
 
   it('while an answer streams', () => state('streaming', {}, async (page) => {
     await say(page, WISH);
-    await page.waitForFunction(() => document.querySelector('.answer .body')?.textContent.length > 250);
+    await page.locator('.answer.is-running .body .table td').first().waitFor();
   }));
 
   for (const theme of ['light', 'dark']) {

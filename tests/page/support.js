@@ -1,9 +1,11 @@
 // A running weir and a real browser for the tests of the pages.
 
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
+import { createRequire } from 'node:module';
 import { connect, createServer as createWire } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -95,6 +97,29 @@ export async function ended(page) {
   await page.locator('#send[data-does="send"]').waitFor();
 }
 
+// --- How a page looks -----------------------------------------------------------
+
+const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
+// With SCREENS=folder the states are written there as pictures.
+const FOLDER = process.env.SCREENS;
+
+/** Looks at a state: takes its picture, and asks axe. */
+export async function look(page, name) {
+  if (FOLDER) await mkdir(FOLDER, { recursive: true });
+  if (FOLDER) await page.screenshot({ path: path.join(FOLDER, `${name}.png`), fullPage: name.startsWith('dashboard') });
+  const { scroll, client } = await page.evaluate(() => ({ scroll: document.documentElement.scrollWidth, client: innerWidth }));
+  assert.ok(scroll <= client, `${name} scrolls sideways`);
+  // The page's policy lets nothing in; axe comes through the debugger.
+  await page.evaluate(await readFile(AXE, 'utf8'));
+  const { violations } = await page.evaluate(() => window.axe.run({ resultTypes: ['violations'] }));
+  const told = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
+    .map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target.join(' ')).join(', ')}`);
+  assert.deepEqual(told, [], name);
+  assert.deepEqual(page.problems, [], name);
+}
+
+// --- What stands around weir ------------------------------------------------------
+
 /** A wire between the browser and weir that can be cut. */
 export async function startWire(url) {
   const target = new URL(url);
@@ -119,7 +144,8 @@ export function gate() {
   return { opened, open };
 }
 
-/** An OpenAI-compatible server whose answers the test writes: `answer(prompt, write)` gets the last message. */
+/** An OpenAI-compatible server whose answers the test writes: `answer(prompt, write)` gets the last message;
+ * `write(text)` adds to the answer, `write.delta(delta)` what is no text. */
 export async function startMock(answer) {
   const server = createServer(async (request, response) => {
     // The list of models, by which weir keeps connections warm.
@@ -129,7 +155,8 @@ export async function startMock(answer) {
     const { messages } = JSON.parse(Buffer.concat(chunks).toString());
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     const send = (chunk) => response.write(`data: ${JSON.stringify({ id: 'c1', object: 'chat.completion.chunk', created: 1, model: 'mock-1', ...chunk })}\n\n`);
-    const write = (content) => send({ choices: [{ index: 0, delta: { content }, finish_reason: null }] });
+    const write = (content) => write.delta({ content });
+    write.delta = (delta) => send({ choices: [{ index: 0, delta, finish_reason: null }] });
     send({ choices: [{ index: 0, delta: { role: 'assistant', content: '' }, finish_reason: null }] });
     await answer(messages.at(-1).content, write);
     send({ choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] });

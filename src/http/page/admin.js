@@ -26,10 +26,12 @@ const sum = (rows, name) => rows.reduce((total, row) => total + row[name], 0);
 
 const rate = (value) => number(value < 10 ? Math.round(value * 10) / 10 : Math.round(value));
 
+const compact = new Intl.NumberFormat('en', { notation: 'compact', maximumFractionDigits: 1 }).format;
+
 const CHARTS = [
   {
     chart: new Chart({
-      title: 'Requests', hint: 'Requests that end each second, over the last ten', spanMs: SPAN_MS, least: 1, format: (value) => `${rate(value)} / s`,
+      title: 'Requests', hint: 'Requests that end each second, over the last ten', spanMs: SPAN_MS, least: 1, format: (value) => `${rate(value)} / s`, scale: compact,
       series: [{ name: 'ended', key: 'requests_per_s', className: 'first' }],
     }),
     values: ({ performance }) => performance.rates,
@@ -37,7 +39,7 @@ const CHARTS = [
   {
     chart: new Chart({
       title: 'Tokens', hint: 'Tokens that providers have made each second, over the last ten, told when their answers end', spanMs: SPAN_MS, least: 10,
-      format: (value) => `${rate(value)} / s`, series: [{ name: 'out', key: 'tokens_per_s', className: 'first' }],
+      format: (value) => `${rate(value)} / s`, scale: compact, series: [{ name: 'out', key: 'tokens_per_s', className: 'first' }],
     }),
     values: ({ performance }) => performance.rates,
   },
@@ -47,14 +49,14 @@ const CHARTS = [
   percentiles('Cancel', 'From a cancel to the end of the provider’s call', 'cancel_ms'),
   {
     chart: new Chart({
-      title: 'Running', hint: 'Answers that run, and who listens', spanMs: SPAN_MS, least: 4, format: (value) => number(Math.round(value * 10) / 10),
+      title: 'Running', hint: 'Answers that run, and who listens', spanMs: SPAN_MS, least: 4, format: (value) => number(Math.round(value * 10) / 10), scale: compact,
       series: [{ name: 'streams', key: 'streams', className: 'first' }, { name: 'listeners', key: 'listeners', className: 'second' }],
     }),
     values: ({ streams }) => ({ streams: streams.length, listeners: sum(streams, 'listeners') }),
   },
   {
     chart: new Chart({
-      title: 'Pacers', hint: 'Calls in flight and callers that wait, all providers', spanMs: SPAN_MS, least: 4, format: (value) => number(Math.round(value * 10) / 10),
+      title: 'Pacers', hint: 'Calls in flight and callers that wait, all providers', spanMs: SPAN_MS, least: 4, format: (value) => number(Math.round(value * 10) / 10), scale: compact,
       series: [{ name: 'in flight', key: 'in_flight', className: 'first' }, { name: 'queued', key: 'queued', className: 'second' }],
     }),
     values: ({ pacers }) => ({ in_flight: sum(pacers, 'in_flight'), queued: sum(pacers, 'queued') }),
@@ -122,7 +124,7 @@ const FAILURES_SHOWN = 20;
 
 function showFailures(failures) {
   const rows = failures.slice(0, FAILURES_SHOWN).map((failed) => ({ ...failed, key: `${failed.request_id}-${failed.at}` }));
-  const time = (at) => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+  const time = (at) => new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
   fill('failures', rows, 'key', (failed) => [
     time(failed.at), failed.provider, failed.code, `${failed.message}${failed.phase ? `, ${STAGES[failed.phase] ?? failed.phase}` : ''}`, failed.request_id,
   ], (line, failed) => {

@@ -192,7 +192,7 @@ export class Answer {
 
   #settle(status, finishReason, error, retry) {
     this.status = status;
-    this.root.classList.remove('is-running');
+    this.root.classList.remove('is-running', 'is-stopping');
     this.root.removeAttribute('aria-busy');
     this.#text.flush();
     this.#thoughts.flush();

@@ -18,16 +18,19 @@ export class Chart {
   #points = [];
   #series;
   #format;
+  #scale;
   #spanMs;
   #width = 0;
 
   /**
-   * `series`: `{name, key, className}` for each line; `format(value)` writes a value with its unit.
+   * `series`: `{name, key, className}` for each line; `format(value)` writes a value with its unit, `scale(value)` one
+   * beside the axis.
    * `least`: the scale never ends below it.
    */
-  constructor({ title, hint, series, format, spanMs, least = 1 }) {
+  constructor({ title, hint, series, format, scale = format, spanMs, least = 1 }) {
     this.#series = series;
     this.#format = format;
+    this.#scale = scale;
     this.#spanMs = spanMs;
     this.least = least;
     this.value = el('p', { class: 'value', text: '–' });
@@ -38,7 +41,7 @@ export class Chart {
       legend.append(el('li', { class: className }, el('span', { text: name }), value));
       return [key, value];
     }));
-    this.root = el('section', { class: 'tile' }, el('h2', { text: title, title: hint }), this.value, legend, this.picture);
+    this.root = el('section', { class: 'tile' }, el('h2', { text: title, title: hint }), this.value, series.length > 1 ? legend : null, this.picture);
     this.title = title;
     new ResizeObserver(([{ contentRect }]) => {
       this.#width = contentRect.width;
@@ -62,7 +65,7 @@ export class Chart {
     if (this.#width < 60) return;
     const width = this.#width;
     const height = 120;
-    const values = this.#points.flatMap((point) => Object.values(point.values)).filter((value) => value !== null && value !== undefined);
+    const values = this.#points.flatMap((point) => this.#series.map(({ key }) => point.values[key])).filter((value) => value !== null && value !== undefined);
     const max = niceMax(Math.max(this.least, ...values));
     // A minute at first, so that there is something to see, and a minute more each minute.
     const age = now - (this.#points[0]?.at ?? now);
@@ -71,7 +74,7 @@ export class Chart {
     const y = (value) => TOP + (height - TOP - BOTTOM) * (1 - value / max);
     const parts = [0, 0.5, 1].flatMap((share) => [
       svg('line', { class: 'grid', x1: LEFT, x2: width - RIGHT, y1: y(max * share), y2: y(max * share) }),
-      svg('text', { class: 'axis', x: LEFT - 6, y: y(max * share) + 3.5, 'text-anchor': 'end' }, this.#format(max * share)),
+      svg('text', { class: 'axis', x: LEFT - 6, y: y(max * share) + 3.5, 'text-anchor': 'end' }, this.#scale(max * share)),
     ]);
     parts.push(
       svg('text', { class: 'axis', x: LEFT, y: height - 4 }, `${minutes} min ago`),

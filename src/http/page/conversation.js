@@ -358,6 +358,6 @@ export class Conversation {
     const note = byId('link');
     note.hidden = state === 'live';
     if (state === 'offline') note.textContent = 'You are offline. The answer goes on and will be shown when you are back.';
-    if (state === 'lost') note.textContent = `Connection lost. Trying again in ${duration(waitMs)}.`;
+    if (state === 'lost') note.textContent = waitMs < 1000 ? 'Connection lost. Trying again.' : `Connection lost. Trying again in ${duration(Math.round(waitMs / 1000) * 1000)}.`;
   }
 }

@@ -11,7 +11,9 @@ export function made(html, citations) {
   template.innerHTML = policy ? policy.createHTML(html) : html;
   const root = template.content;
   for (const node of [...root.childNodes]) if (node.nodeType === Node.TEXT_NODE && !node.data.trim()) node.remove();
-  for (const block of root.querySelectorAll('p, li, h1, h2, h3, h4, h5, h6, blockquote, th, td')) block.dir = 'auto';
+  for (const block of root.querySelectorAll('p, h1, h2, h3, h4, h5, h6, th, td')) block.dir = 'auto';
+  // `auto` looks past what has a direction of its own: blocks in blocks are told theirs.
+  for (const block of root.querySelectorAll('ul, ol, li, blockquote, table')) block.dir = directionOf(block.textContent);
   for (const pre of root.querySelectorAll('pre')) frameCode(pre);
   for (const table of root.querySelectorAll('table')) frameTable(table);
   if (citations?.length) linkCitations(root, citations);
@@ -44,6 +46,11 @@ function change(old, wanted) {
   } else if (wanted.data.startsWith(old.data)) old.appendData(wanted.data.slice(old.data.length));
   else old.data = wanted.data;
 }
+
+const RIGHT_TO_LEFT = /^[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u;
+
+/** The direction of a text: that of its first letter. */
+const directionOf = (text) => (RIGHT_TO_LEFT.test(/\p{L}/u.exec(text)?.[0] ?? '') ? 'rtl' : 'ltr');
 
 function frameCode(pre) {
   const language = /language-([\w+#.-]+)/.exec(pre.firstElementChild?.className ?? '')?.[1] ?? 'text';

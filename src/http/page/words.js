@@ -83,7 +83,7 @@ export function facts({ provider, model, fallback_from: asked, ttft_ms, queue_wa
   if (queue_wait_ms >= 1) parts.push({ text: `queued ${duration(queue_wait_ms)}`, title: 'How long the message waited for its turn' });
   if (isTime(latency_ms)) parts.push({ text: `took ${duration(latency_ms)}`, title: 'From your message to the end of the answer' });
   if (usage?.output) {
-    const text = `${usage.estimated ? '≈ ' : ''}${number(usage.output)} tokens`;
+    const text = `${usage.estimated ? '≈ ' : ''}${number(usage.output)} ${usage.output === 1 ? 'token' : 'tokens'}`;
     parts.push({ text, title: `${number(usage.input)} in, ${number(usage.output)} out` });
   }
   if (role) {
