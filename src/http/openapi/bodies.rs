@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::schemas::{Body, about, array, flag, number, pattern, text, whole, words};
+use super::schemas::{Body, about, array, flag, number, or_null, pattern, text, whole, words};
 use crate::config::Limits;
 use crate::http::admin;
 use crate::http::messages::{MAX_TOKENS_MAX, TEMPERATURE};
@@ -47,7 +47,13 @@ pub(super) fn message(limits: &Limits) -> Value {
 pub(super) fn regenerate(limits: &Limits) -> Value {
     let about_content = "Said in the place of the last user message; without it, that one is answered anew.";
     let body = Body::new().may("content", about(about_content, content(limits)));
-    body.and(|body| answer_options(body, limits)).and_nothing_else()
+    let mut schema = body.and(|body| answer_options(body, limits)).and_nothing_else();
+    // Attachments come with a content.
+    schema["anyOf"] = json!([
+        { "required": ["content"], "properties": { "content": { "not": { "type": "null" } } } },
+        { "properties": { "attachments": { "maxItems": 0 } } },
+    ]);
+    schema
 }
 
 /// `PATCH /api/admin/pacers/{provider}`
@@ -129,7 +135,7 @@ fn attachment() -> Value {
         "required": ["url"],
         "properties": {
             "url": pattern(IMAGE_URL),
-            "mime_type": about("Of an image.", pattern("^image")),
+            "mime_type": about("Of an image.", or_null(pattern("^image"))),
         },
     })
 }

@@ -208,6 +208,7 @@ fn of_v1(config: &Config, schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, also, schemas.of::<openai::completion::Completion<'_>>())
             .answers_as(200, also, "text/event-stream", events::of_completions(schemas))
             .sends(200, &["Server-Timing"])
+            .may_send(200, &["X-Stream-Id", "X-Accel-Buffering"], "With a stream.")
             .fails(&[V1, ANSWER].concat()),
         v1.post("/v1/responses", "create_response", "OpenAI's responses, stateless.")
             .reads(OF_MESSAGES)
@@ -215,6 +216,7 @@ fn of_v1(config: &Config, schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, also, whole_response)
             .answers_as(200, also, "text/event-stream", events::of_responses(schemas))
             .sends(200, &["Server-Timing"])
+            .may_send(200, &["X-Stream-Id", "X-Accel-Buffering"], "With a stream.")
             .fails(&[V1, ANSWER].concat()),
         v1.get("/v1/models", "list_models", "The models of all providers that can be called.").answers(
             200,
