@@ -54,7 +54,7 @@ enum Engine {
     /// A database file and the threads around it.
     Service(Service),
     /// A database in memory, worked on by whoever calls.
-    Inline(Mutex<Writer>),
+    Inline(Box<Mutex<Writer>>),
 }
 
 impl Store {
@@ -75,7 +75,7 @@ impl Store {
     pub fn inline(options: &StoreOptions) -> Result<Self, StoreError> {
         let watch = Arc::new(Watch::default());
         let writer = Writer::in_memory(options, Arc::clone(&watch))?;
-        Ok(Self::of(Engine::Inline(Mutex::new(writer)), watch, Recovered::default(), options))
+        Ok(Self::of(Engine::Inline(Box::new(Mutex::new(writer))), watch, Recovered::default(), options))
     }
 
     fn of(engine: Engine, watch: Arc<Watch>, recovered: Recovered, options: &StoreOptions) -> Self {

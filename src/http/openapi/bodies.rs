@@ -86,7 +86,7 @@ fn answer_options(body: Body, limits: &Limits) -> Body {
         .may("coalesce", about("False: share no call with equal requests.", flag()))
         .may("reason", about(kept, text(limits.title_chars_max)))
         .may("scope", about(kept, text(limits.title_chars_max)))
-        .may("attachments", about("Images, which become parts.", array(attachment())))
+        .may("attachments", about("Images, which become parts.", array(&attachment())))
         .may("use_memory", about("Changes nothing.", flag()))
         .may("collaboration_mode", about("Several models cannot answer together.", json!({ "const": false })))
 }
