@@ -1,5 +1,7 @@
 //! Config: of a weir whose only provider that matters is the mock.
 
+use std::path::{Path, PathBuf};
+
 /// The provider that is as wide as can be.
 pub const MOCK: &str = "mock";
 /// The provider that is called once at a time.
@@ -11,6 +13,7 @@ pub const FAULTY: &str = "faulty";
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     stream: Vec<String>,
+    directory: Option<PathBuf>,
 }
 
 impl Settings {
@@ -23,6 +26,17 @@ impl Settings {
     pub fn stream(mut self, line: &str) -> Self {
         self.stream.push(line.to_owned());
         self
+    }
+
+    /// Keeps its files in this directory instead of the system's one for temporary files.
+    pub fn within(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Where its files are kept, if that matters.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     /// The configuration file, with the providers at this URL.
