@@ -15,6 +15,8 @@ use crate::client::{Client, ClientError};
 use crate::mock::Mock;
 use crate::target::{Api, ApiError, Launch, Settings, StartError, Target, TargetArguments, TargetError, Weir};
 
+/// Where files are kept in memory: how long a disk takes is its own matter.
+const MEMORY: &str = "/dev/shm";
 /// How long what was left may take to be gone.
 const REST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -76,7 +78,11 @@ impl Ground {
     pub(super) async fn start(weir: Option<PathBuf>, has_relay: bool, slow: Duration) -> Result<Self, GroundError> {
         let mock_bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let arguments = TargetArguments { weir, url: None, ca_file: None, pid: None, mock_bind };
-        let target = Target::start(&arguments, Settings::cancelling()).await.map_err(GroundError::Target)?;
+        let mut settings = Settings::cancelling();
+        if tempfile::tempdir_in(MEMORY).is_ok() {
+            settings = settings.within(MEMORY);
+        }
+        let target = Target::start(&arguments, settings).await.map_err(GroundError::Target)?;
         let weir_pid = target.weir.as_ref().map(Weir::pid).ok_or(GroundError::Target(TargetError::NoProcess))?;
         let provider = Client::new(&target.mock.url())?;
         let relay = if has_relay { Some(start_relay(&target.mock).await?) } else { None };

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 
 /// A figure of weir.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
+#[value(rename_all = "snake_case")]
 pub enum Metric {
     /// Milliseconds that are added to the time to the first token; reference: that time without weir.
     AddedTtft,
@@ -67,7 +68,7 @@ impl Metric {
             Metric::AddedTtft => (
                 1.0,
                 "tenths of a millisecond through two processes and five threads: who is woken late depends on the \
-                 machine's other work; 5 ms more are ten times as much",
+                 machine's other work; 5 ms more are beyond it all the same",
             ),
             Metric::AddedGap => {
                 (0.2, "both are close to the 5 ms of the provider: a token that waits for the next one doubles it")
@@ -80,9 +81,11 @@ impl Metric {
                 "weir and the relay do the same reads and writes at the same time; how many chunks come with one read \
                  differs between machines",
             ),
-            Metric::CpuPerDelivery => {
-                (0.35, "as for a chunk; how many deliveries one wake-up makes depends on the number of cores")
-            }
+            Metric::CpuPerDelivery => (
+                0.5,
+                "as for a chunk; one wake-up makes several deliveries, and how many depends on the cores and on what \
+                 else they do",
+            ),
             Metric::RssPerStream => {
                 (0.25, "counted in whole pages; how the allocator spreads them depends on the number of threads")
             }
@@ -103,6 +106,16 @@ impl Figure {
     /// Weir's as a multiple of the reference's.
     pub fn ratio(self) -> f64 {
         self.measured / self.reference.max(f64::MIN_POSITIVE)
+    }
+
+    /// The smallest of each side in several rounds; `None` of none. For what other work of the machine can only make
+    /// longer, on either side.
+    pub fn least(rounds: impl IntoIterator<Item = Figure>) -> Option<Figure> {
+        let least = |a: Figure, b: Figure| Figure {
+            measured: a.measured.min(b.measured),
+            reference: a.reference.min(b.reference),
+        };
+        rounds.into_iter().reduce(least)
     }
 
     /// The one of several rounds whose ratio is in the middle; `None` of none.
@@ -133,8 +146,9 @@ mod tests {
     #[test]
     fn the_median_is_the_round_in_the_middle_as_it_was_measured() {
         let figure = |measured, reference| Figure { measured, reference };
-        let rounds = vec![figure(9.0, 1.0), figure(2.0, 1.0), figure(12.0, 4.0)];
+        let rounds = vec![figure(9.0, 1.0), figure(3.0, 1.5), figure(2.0, 2.0), figure(12.0, 4.0)];
 
+        assert_eq!(Figure::least(rounds.clone()), Some(figure(2.0, 1.0)));
         assert_eq!(Figure::median(rounds), Some(figure(12.0, 4.0)));
         assert_eq!(Figure::median(Vec::new()), None);
     }

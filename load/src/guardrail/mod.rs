@@ -1,8 +1,8 @@
 //! Guardrail: whether weir has become slower than it was.
 //!
 //! Each figure is compared as a multiple of a reference that is measured beside it: the provider without weir, or a bare
-//! relay in weir's place. What slows the machine slows both. Rounds take turns, the one in the middle counts, and a
-//! metric is slower only if it is so in each of several tries, each with a weir of its own.
+//! relay in weir's place. What slows the machine slows both. Rounds of both take turns, the least of each or the round in the
+//! middle counts, and a metric is slower only if it is so in each of several tries, each with a weir of its own.
 
 mod baseline;
 mod cost;

@@ -1,5 +1,7 @@
 //! Config: of a weir whose only provider that matters is the mock.
 
+use std::path::{Path, PathBuf};
+
 /// The provider that is as wide as can be.
 pub const MOCK: &str = "mock";
 /// The provider that is called once at a time.
@@ -13,6 +15,7 @@ pub struct Settings {
     server: Vec<String>,
     stream: Vec<String>,
     calls: Option<usize>,
+    directory: Option<PathBuf>,
 }
 
 impl Settings {
@@ -41,6 +44,17 @@ impl Settings {
     pub fn stream(mut self, line: &str) -> Self {
         self.stream.push(line.to_owned());
         self
+    }
+
+    /// Keeps its files in this directory instead of the system's one for temporary files.
+    pub fn within(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    /// Where its files are kept, if that matters.
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     /// The configuration file, with the providers at this URL.

@@ -140,7 +140,11 @@ impl Target {
             Some(url) => (None, url.clone()),
             None => {
                 let program = arguments.weir.clone().unwrap_or_else(beside_this_program);
-                let weir = Weir::start(Launch::weir(program, settings.config(provider_url))).await?;
+                let mut launch = Launch::weir(program, settings.config(provider_url));
+                if let Some(directory) = settings.directory() {
+                    launch = launch.within(directory);
+                }
+                let weir = Weir::start(launch).await?;
                 let url = weir.url().to_owned();
                 (Some(weir), url)
             }

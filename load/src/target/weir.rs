@@ -32,6 +32,7 @@ pub struct Launch {
     arguments: Vec<OsString>,
     config: Option<String>,
     environment: Vec<(OsString, OsString)>,
+    within: Option<PathBuf>,
 }
 
 impl Launch {
@@ -39,13 +40,19 @@ impl Launch {
     /// paths begin there.
     pub fn weir(program: impl Into<PathBuf>, config: impl Into<String>) -> Self {
         let arguments = vec!["--config".into(), CONFIG_FILE.into()];
-        Self { program: program.into(), arguments, config: Some(config.into()), environment: Vec::new() }
+        Self { program: program.into(), arguments, config: Some(config.into()), environment: Vec::new(), within: None }
     }
 
     /// Another program that says where it listens.
     pub fn program(program: impl Into<PathBuf>, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         let arguments = arguments.into_iter().map(Into::into).collect();
-        Self { program: program.into(), arguments, config: None, environment: Vec::new() }
+        Self { program: program.into(), arguments, config: None, environment: Vec::new(), within: None }
+    }
+
+    /// Makes the directory that it runs in within this one.
+    pub fn within(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.within = Some(directory.into());
+        self
     }
 
     /// Sets an environment variable.
@@ -111,7 +118,8 @@ impl Weir {
     /// Starts it in a new directory and waits until it says where it listens: the first line of its output with
     /// `listening on http://`.
     pub async fn start(launch: Launch) -> Result<Self, StartError> {
-        let directory = tempfile::Builder::new().prefix("weir-load-").tempdir()?;
+        let within = launch.within.clone().unwrap_or_else(std::env::temp_dir);
+        let directory = tempfile::Builder::new().prefix("weir-load-").tempdir_in(within)?;
         if let Some(config) = &launch.config {
             std::fs::write(directory.path().join(CONFIG_FILE), config)?;
         }
@@ -305,6 +313,16 @@ mod tests {
         weir.restart().await.unwrap();
 
         assert_eq!((url.as_str(), weir.url()), ("http://127.0.0.1:1", "http://127.0.0.1:2"));
+    }
+
+    #[tokio::test]
+    async fn it_runs_where_it_is_told_to() {
+        let place = tempfile::tempdir().unwrap();
+        let script = "echo listening on http://127.0.0.1:7; exec sleep 1000";
+
+        let weir = Weir::start(shell(script).within(place.path())).await.unwrap();
+
+        assert_eq!(weir.directory().parent(), Some(place.path()));
     }
 
     #[tokio::test]
