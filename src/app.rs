@@ -28,6 +28,7 @@ use crate::actors::target::{Target, Targets};
 use crate::chat::ProviderName;
 use crate::config::{self, Config, Dialect, Live, Origin, Provider};
 use crate::event::Status;
+use crate::http::openapi::Descriptions;
 use crate::http::session::Sessions;
 use crate::http::{Api, Drain, server};
 use crate::metrics::Metrics;
@@ -237,7 +238,8 @@ impl App {
         let Upstream { coalescer, pacers, given_up } = upstream.map_err(StartError::Provider)?;
         let drain = Drain::default();
         let config = live.get();
-        let api = Data::new(Api { live, coalescer, pacers, store, metrics, sessions: Sessions::default(), drain });
+        let (sessions, descriptions) = (Sessions::default(), Descriptions::default());
+        let api = Data::new(Api { live, coalescer, pacers, store, metrics, sessions, descriptions, drain });
 
         let address = listener.local_addr().map_err(StartError::Server)?;
         let admin_address = admin_listener.as_ref().map(std::net::TcpListener::local_addr).transpose();

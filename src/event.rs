@@ -9,9 +9,10 @@ use std::io::Write;
 use bytes::{BufMut, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
-/// One content event, as providers' adapters emit it. Borrows from the provider's frame where it can.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// One content event, as providers' adapters emit it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event<'a> {
     /// A piece of the answer's text.
@@ -137,7 +138,7 @@ pub fn write_frame(name: &str, id: Option<(u32, u64)>, data: &impl Serialize, ou
 }
 
 /// Where reasoning text comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasoningKind {
     /// The model's own words.
@@ -147,7 +148,7 @@ pub enum ReasoningKind {
 }
 
 /// What a provider does by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ActivityKind {
     /// Searches.
@@ -163,7 +164,7 @@ pub enum ActivityKind {
 }
 
 /// A whole call of one of the client's tools.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ToolCall {
     /// Which of the answer's calls, from 0.
     pub index: u32,
@@ -176,7 +177,7 @@ pub struct ToolCall {
 }
 
 /// One source of an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Citation {
     /// The number that the text uses for it.
     pub n: u32,
@@ -193,28 +194,34 @@ pub struct Citation {
 }
 
 /// What an answer cost, in tokens. `input` includes cached ones, `output` includes reasoning.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Usage {
     /// Prompt tokens, cached ones included.
+    #[schema(required)]
     pub input: u64,
     /// Answer tokens, reasoning included.
+    #[schema(required)]
     pub output: u64,
     /// Both.
+    #[schema(required)]
     pub total: u64,
     /// The part of `input` that came from the provider's cache.
+    #[schema(required)]
     pub cached_input: u64,
     /// The part of `output` that is reasoning.
+    #[schema(required)]
     pub reasoning: u64,
     /// The provider's own price in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
     /// True when weir estimated it because the provider's figure never came.
+    #[schema(required)]
     pub estimated: bool,
 }
 
 /// Why an answer ended, normalized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// The model had said everything.
@@ -234,7 +241,7 @@ pub enum FinishReason {
 }
 
 /// How an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// It still runs.

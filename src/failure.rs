@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Declares the codes and their facts in one place, so that no code can be without them.
 macro_rules! codes {
@@ -149,8 +151,23 @@ codes! {
     ResponseTooLarge = "response_too_large", 502, Upstream, false;
 }
 
+// Derived, it would have the names of the variants: macros hide their literals from each other.
+impl PartialSchema for Code {
+    fn schema() -> RefOr<Schema> {
+        let names = Code::ALL.iter().map(|code| code.as_str());
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+    }
+}
+
+impl ToSchema for Code {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("ErrorCode")
+    }
+}
+
 /// The coarse types of failures, named as OpenAI clients know them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ErrorType)]
 pub enum Kind {
     /// The client must change the request.
     #[serde(rename = "invalid_request_error")]
@@ -182,8 +199,9 @@ pub enum Kind {
 }
 
 /// How far a request had come when it failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ErrorPhase)]
 pub enum Phase {
     /// Waiting for the pacer.
     Queue,
@@ -292,13 +310,15 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// A [`Failure`] as clients read it.
-#[derive(Debug, Serialize)]
+/// A failure as clients read it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ErrorFacts)]
 pub struct FailureBody<'a> {
     code: Code,
     #[serde(rename = "type")]
     kind: Kind,
     message: &'a str,
+    #[schema(required)]
     param: Option<&'a str>,
     retryable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]

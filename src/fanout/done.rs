@@ -2,23 +2,28 @@
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::event::{FinishReason, Status, Usage, write_frame};
 
-/// The `done` event of one request. `E` is its error, as it is at hand.
-#[derive(Debug, Serialize)]
+/// The `done` event of one request.
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Done<'a, E: Serialize> {
     /// How the answer ended for this request.
     pub status: Status,
     /// Why.
     pub finish_reason: FinishReason,
     /// The provider's word for it.
+    #[schema(required)]
     pub native_finish_reason: Option<&'a str>,
     /// What it cost.
+    #[schema(required)]
     pub usage: Option<Usage>,
     /// The answer in its thread.
+    #[schema(required)]
     pub message_id: Option<&'a str>,
     /// What it answers.
+    #[schema(required)]
     pub user_message_id: Option<&'a str>,
     /// The request.
     pub request_id: &'a str,
@@ -30,7 +35,7 @@ pub struct Done<'a, E: Serialize> {
     /// Whether the store has it.
     #[serde(skip_serializing_if = "Clone::clone")]
     pub saved: bool,
-    /// What went wrong.
+    /// What went wrong, as it is at hand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<E>,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::chat::ProviderName;
 
@@ -20,7 +21,7 @@ pub struct Timings {
 }
 
 /// Where an answer stands in its pacer's queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, ToSchema)]
 pub struct QueuePlace {
     /// 1 is next.
     pub position: u32,

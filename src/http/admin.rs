@@ -6,8 +6,8 @@ use actix::Message;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path, Query};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
 
 use super::Api;
 use super::caller::Operator;
@@ -20,12 +20,34 @@ use crate::event::Status;
 use crate::failure::{Code, Failure};
 
 /// Requests in a report when the client does not say.
-const LAST_N_DEFAULT: usize = 100;
+pub(super) const LAST_N_DEFAULT: usize = 100;
+/// The least and the most that a pacer may be changed to: calls a second.
+pub(super) const RPS: (f64, f64) = (0.001, 1_000_000.0);
+/// The same for calls at once.
+pub(super) const CONCURRENCY: (u64, u64) = (1, 10_000);
+/// The same for calls at once after a quiet time.
+pub(super) const BURST: (u64, u64) = (1, 1_000_000);
+/// The same for tokens a minute.
+pub(super) const TPM: (u64, u64) = (0, 1_000_000_000);
 
 /// What a report is to cover.
 #[derive(Debug, Deserialize)]
 pub(super) struct Report {
     last_n: Option<String>,
+}
+
+/// A stream that has been stopped.
+#[derive(Serialize, ToSchema)]
+pub(super) struct StreamStopped {
+    status: &'static str,
+}
+
+/// A profile that is in effect now.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Switched<'a> {
+    profile: &'a str,
+    /// The changed pacers, by provider.
+    pacers: BTreeMap<&'a str, PacerRow>,
 }
 
 pub(super) async fn performance(api: Data<Api>, operator: Operator, report: Query<Report>) -> ApiResult {
@@ -41,7 +63,7 @@ pub(super) async fn performance(api: Data<Api>, operator: Operator, report: Quer
 }
 
 /// A pacer with its provider's connections.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct PacerRow {
     #[serde(flatten)]
     pacer: pacer::Status,
@@ -80,11 +102,13 @@ pub(super) async fn change_pacer(
     let Some(pacer) = api.pacers.get(&name) else {
         return Err(ApiError(Failure::new(Code::NotFound, "there is no pacer of this name").param("provider")));
     };
+    let rps = fields.number("rps", RPS.0, RPS.1)?;
+    let mut whole = |name, (min, max): (u64, u64)| fields.whole(name, min, max);
     let change = Change {
-        rps: fields.number("rps", 0.001, 1_000_000.0)?,
-        concurrency: fields.whole("concurrency", 1, 10_000)?.and_then(|slots| usize::try_from(slots).ok()),
-        burst: fields.whole("burst", 1, 1_000_000)?.and_then(|burst| u32::try_from(burst).ok()),
-        tpm: fields.whole("tpm", 0, 1_000_000_000)?.and_then(|tpm| u32::try_from(tpm).ok()),
+        rps,
+        concurrency: whole("concurrency", CONCURRENCY)?.and_then(|slots| usize::try_from(slots).ok()),
+        burst: whole("burst", BURST)?.and_then(|burst| u32::try_from(burst).ok()),
+        tpm: whole("tpm", TPM)?.and_then(|tpm| u32::try_from(tpm).ok()),
         queue_max: None,
     };
     fields.finish()?;
@@ -102,7 +126,7 @@ pub(super) async fn stop_stream(api: Data<Api>, operator: Operator, stream: Path
     api.coalescer.ask(coalescer::Stop { whose, status: Status::Cancelled, reply }).await?;
     match answer.await {
         Ok(0) => Err(ApiError::new(Code::NotFound, "no such stream runs")),
-        Ok(_) => Ok(HttpResponse::Ok().json(json!({ "status": "cancelled" }))),
+        Ok(_) => Ok(HttpResponse::Ok().json(StreamStopped { status: "cancelled" })),
         Err(_) => Err(ApiError::new(Code::Internal, "the stop could not be processed")),
     }
 }
@@ -129,5 +153,5 @@ pub(super) async fn switch_profile(api: Data<Api>, _operator: Operator, profile:
             changed.insert(name, PacerRow::new(pacer.ask(change).await?, &connections));
         }
     }
-    Ok(HttpResponse::Ok().json(json!({ "profile": &*profile, "pacers": changed })))
+    Ok(HttpResponse::Ok().json(Switched { profile: &profile, pacers: changed }))
 }

@@ -3,9 +3,9 @@
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
-use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
@@ -15,9 +15,18 @@ use crate::chat::{RequestId, ThreadId};
 use crate::event::Status;
 use crate::failure::{Code, Failure, FailureBody};
 
+/// The answer to a stop: `cancelled`, or `idle` when nothing ran.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stopped<'a> {
+    status: &'static str,
+    /// The first request of the answer that ran.
+    #[schema(required)]
+    request_id: Option<&'a str>,
+}
+
 /// The answer to a cancel.
-#[derive(Serialize)]
-struct Cancelled<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Cancelled<'a> {
     status: &'static str,
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,11 +82,11 @@ pub(super) async fn stop(api: Data<Api>, caller: Caller, thread: Path<String>) -
         if api.store.thread(&caller.org, &thread, 0, None).await?.is_none() {
             return Err(ApiError::new(Code::ThreadNotFound, "no such thread"));
         }
-        return Ok(HttpResponse::Ok().json(json!({ "status": "idle", "request_id": null })));
+        return Ok(HttpResponse::Ok().json(Stopped { status: "idle", request_id: None }));
     };
     withdraw_turn(&api, thread).await?;
-    let request_id = found.0.facts.request.as_str();
-    Ok(HttpResponse::Ok().json(json!({ "status": "cancelled", "request_id": request_id })))
+    let request_id = Some(found.0.facts.request.as_str());
+    Ok(HttpResponse::Ok().json(Stopped { status: "cancelled", request_id }))
 }
 
 /// Withdraws every request of a thread's running answer; returns when the upstream call has been closed.

@@ -6,6 +6,7 @@ use std::fmt;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::actors::guardian;
 use crate::failure::{Code, Failure, FailureBody};
@@ -46,7 +47,8 @@ impl ApiError {
 }
 
 /// The one shape of errors.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
 pub(super) struct ErrorBody<'a> {
     pub(super) error: FailureBody<'a>,
 }

@@ -10,6 +10,7 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Interval, MissedTickBehavior, interval};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::admin::{self, PacerRow};
@@ -30,8 +31,8 @@ const LAST_N: usize = 100;
 static FEEDS: Semaphore = Semaphore::const_new(FEEDS_MAX);
 
 /// How things stand.
-#[derive(Serialize)]
-struct Report {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Report {
     r#type: &'static str,
     performance: Performance,
     pacers: Vec<PacerRow>,

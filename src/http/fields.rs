@@ -13,6 +13,9 @@ use super::Api;
 use super::error::{ApiError, ApiResult};
 use crate::failure::Code;
 
+/// Up to here a fraction holds every whole number.
+const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// The fields of a JSON object that have not been read yet.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
@@ -77,7 +80,7 @@ impl Fields {
     /// A whole number between `min` and `max`.
     pub(super) fn whole(&mut self, name: &'static str, min: u64, max: u64) -> ApiResult<Option<u64>> {
         let Some(value) = self.take(name) else { return Ok(None) };
-        match value.as_u64() {
+        match as_whole(&value) {
             Some(number) if (min..=max).contains(&number) => Ok(Some(number)),
             _ if value.is_number() => {
                 Err(ApiError::field(name, format!("{name} must be a whole number between {min} and {max}")))
@@ -111,6 +114,12 @@ impl Fields {
             }
         }
     }
+}
+
+/// A whole number, also when it is written as `5.0`: JSON has one kind of numbers.
+fn as_whole(value: &Value) -> Option<u64> {
+    let is_exact = |number: &f64| number.fract() == 0.0 && (0.0..=WHOLE_FLOAT_MAX).contains(number);
+    value.as_u64().or_else(|| value.as_f64().filter(is_exact).map(|number| number as u64))
 }
 
 /// The field has another type than it should.
@@ -222,7 +231,9 @@ mod tests {
             let error = fields(&format!(r#"{{"n":{bad}}}"#)).whole("n", 1, 2).unwrap_err();
             assert!(error.0.message.contains("between 1 and 2"), "{bad}");
         }
-        assert_eq!(fields(r#"{"n":2}"#).whole("n", 1, 2).unwrap(), Some(2));
+        for good in ["2", "2.0", "2e0"] {
+            assert_eq!(fields(&format!(r#"{{"n":{good}}}"#)).whole("n", 1, 2).unwrap(), Some(2), "{good}");
+        }
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! `POST …/messages`, `…/messages/stream`, `…/regenerate`: a message is sent, or answered anew.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use actix_web::web::{Data, Path};
 use actix_web::{Either, HttpRequest, HttpResponse};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
@@ -16,15 +19,63 @@ use super::timing::Timing;
 use super::turns::{self, Answer, Asked};
 use super::{Api, edge};
 use crate::actors::stream::Identity;
-use crate::chat::{Content, ImageUrl, MessageId, OrgId, Part, Priority, RequestId, ThreadId};
-use crate::event::{FinishReason, Status};
+use crate::chat::{Content, ImageUrl, MessageId, OrgId, Part, Priority, ProviderName, RequestId, Role, ThreadId};
+use crate::event::{FinishReason, Status, Usage};
 use crate::failure::{Code, Failure};
 use crate::fanout::{Kept, Outcome, Subscription};
+use crate::store::Message;
 
 /// The longest `Idempotency-Key`.
-const IDEMPOTENCY_KEY_LEN_MAX: usize = 255;
+pub(super) const IDEMPOTENCY_KEY_LEN_MAX: usize = 255;
 /// The longest answer that may be asked for, in tokens.
 pub(super) const MAX_TOKENS_MAX: u64 = 1_000_000;
+/// The least and the highest sampling temperature.
+pub(super) const TEMPERATURE: (f64, f64) = (0.0, 2.0);
+
+/// A turn that has ended.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Turn<'a> {
+    request_id: &'a str,
+    status: Status,
+    #[schema(required)]
+    finish_reason: Option<FinishReason>,
+    /// Null when the request was cancelled before its turn had begun; left out when it is not known what was saved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Message>)]
+    user_message: Option<Option<Message>>,
+    #[schema(required)]
+    assistant_message: Option<Answered<'a>>,
+    /// False when the answer could not be stored, left out otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saved: Option<bool>,
+}
+
+/// The answer of a turn.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum Answered<'a> {
+    Stored(Message),
+    Unstored(Unstored<'a>),
+}
+
+/// An answer that is not in the store: a message with these fields alone.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = UnstoredAnswer)]
+struct Unstored<'a> {
+    #[schema(required)]
+    id: Option<&'a MessageId>,
+    role: Role,
+    content: String,
+    status: Status,
+    provider: ProviderName,
+    #[schema(value_type = String)]
+    model: Arc<str>,
+    #[schema(required)]
+    finish_reason: Option<FinishReason>,
+    #[schema(required)]
+    usage: Option<Usage>,
+}
 
 /// How the answer is to be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,31 +135,37 @@ async fn ended_turn(api: &Api, org: &OrgId, subscription: &Subscription) -> ApiR
     let facts = &subscription.facts;
     let (request_id, finish_reason) = (facts.request.as_str(), finish.reason);
     let (provider, model) = subscription.answered_by();
-    let unstored = |id: Option<&MessageId>| {
-        subscription.log.with_transcript(|transcript| {
-            json!({
-                "id": id, "role": "assistant", "content": transcript.content(), "status": status,
-                "provider": provider, "model": &*model, "finish_reason": finish_reason, "usage": usage,
-            })
+    let unstored = |id| {
+        Answered::Unstored(Unstored {
+            id,
+            role: Role::Assistant,
+            content: subscription.log.with_transcript(|transcript| transcript.content().to_owned()),
+            status: *status,
+            provider,
+            model,
+            finish_reason: Some(finish_reason),
+            usage: *usage,
         })
     };
-    let body = match kept {
+    let ended = |user_message, answer, saved| Turn {
+        request_id,
+        status: *status,
+        finish_reason: Some(finish_reason),
+        user_message,
+        assistant_message: Some(unstored(answer)),
+        saved,
+    };
+    let turn = match kept {
         Kept::Yes => {
             let ids = (facts.thread.clone(), facts.user_message.clone(), facts.answer.clone());
             return whole_turn(api, org, request_id, (*status, Some(finish_reason)), ids).await;
         }
         // Cancelled before anything began: the thread has no messages of it.
-        Kept::NoTurn => json!({
-            "request_id": request_id, "status": status, "finish_reason": finish_reason, "user_message": null,
-            "assistant_message": unstored(None),
-        }),
+        Kept::NoTurn => ended(Some(None), None, None),
         // The store has less than the client is owed.
-        Kept::Failed => json!({
-            "request_id": request_id, "status": status, "finish_reason": finish_reason,
-            "assistant_message": unstored(facts.answer.as_ref()), "saved": false,
-        }),
+        Kept::Failed => ended(None, facts.answer.as_ref(), Some(false)),
     };
-    Ok(HttpResponse::Ok().json(body))
+    Ok(HttpResponse::Ok().json(turn))
 }
 
 pub(super) async fn regenerate(
@@ -155,14 +212,10 @@ async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, end: TurnEnd, ids:
         (Some(thread), Some(id)) => api.store.message(org, thread, &id).await,
         _ => Ok(None),
     };
-    let (user_message, assistant_message) = (message(user).await?, message(answer).await?);
-    Ok(HttpResponse::Ok().json(json!({
-        "request_id": request_id,
-        "status": status,
-        "finish_reason": finish_reason,
-        "user_message": user_message,
-        "assistant_message": assistant_message,
-    })))
+    let user_message = Some(message(user).await?);
+    let assistant_message = message(answer).await?.map(Answered::Stored);
+    let turn = Turn { request_id, status, finish_reason, user_message, assistant_message, saved: None };
+    Ok(HttpResponse::Ok().json(turn))
 }
 
 /// Reads a message.
@@ -217,7 +270,7 @@ fn options(
     let provider = fields.text("provider")?;
     let model = fields.text("model")?;
     let (provider, model) = config.resolve_model(provider.as_deref(), model.as_deref())?;
-    let temperature = fields.number("temperature", 0.0, 2.0)?;
+    let temperature = fields.number("temperature", TEMPERATURE.0, TEMPERATURE.1)?;
     let max_tokens = fields.whole("max_tokens", 1, MAX_TOKENS_MAX)?.and_then(|tokens| u32::try_from(tokens).ok());
     let tools = tools(fields, limits.tools_max)?;
     let user = fields.short_text("user_id", limits.user_id_chars_max)?;
@@ -367,8 +420,8 @@ fn tools(fields: &mut Fields, tools_max: usize) -> ApiResult<Vec<Value>> {
 /// How urgent a request is, and whether it would share an answer: nobody is to wait behind a call that may wait.
 pub(super) fn urgency(request: &HttpRequest, fields: &mut Fields) -> ApiResult<(Priority, bool)> {
     let priority = priority(request)?;
-    let wants_to_share = may_share(request)? && fields.flag("coalesce")?.unwrap_or(true);
-    Ok((priority, wants_to_share && priority == Priority::User))
+    let (by_header, by_field) = (may_share(request)?, fields.flag("coalesce")?.unwrap_or(true));
+    Ok((priority, by_header && by_field && priority == Priority::User))
 }
 
 /// What `X-Coalesce` says; nothing is the same as `on`.

@@ -13,6 +13,7 @@ pub mod files;
 mod health;
 mod messages;
 mod openai;
+pub mod openapi;
 mod page;
 mod path;
 mod prometheus;
@@ -35,6 +36,7 @@ use actix_web::HttpRequest;
 use actix_web::web::{self, ServiceConfig};
 
 use self::error::{ApiError, ApiResult};
+use self::openapi::Descriptions;
 use self::path::at;
 use self::server::Surface;
 use self::session::Sessions;
@@ -50,6 +52,7 @@ use crate::store::Store;
 /// The routes of a server.
 pub fn routes(app: &mut ServiceConfig, surface: Surface) {
     app.service(at("/health").document(health::health)).service(at("/ready").document(health::ready));
+    app.app_data(surface).service(at("/api/openapi.json").document(openapi::describe));
     app.service(at("/api/session").document(session::show).post(session::begin).delete(session::end));
     if surface != Surface::Operations {
         chat(app);
@@ -114,6 +117,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Who has signed in.
     pub sessions: Sessions,
+    /// What is offered, for programs.
+    pub descriptions: Descriptions,
     /// Whether the server is about to stop.
     pub drain: Drain,
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Api;
 use super::caller::Operator;
@@ -14,12 +15,22 @@ use crate::actors::pacer::Change;
 use crate::config::{Provider, Reloaded};
 use crate::failure::{Code, Failure};
 
+/// What a reload has done, by keys of the configuration.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReloadDone {
+    status: &'static str,
+    /// Those that have another value now.
+    changed: Vec<String>,
+    /// Those whose other value the next start will bring.
+    needs_restart: Vec<String>,
+}
+
 pub(super) async fn reload(api: Data<Api>, _operator: Operator) -> ApiResult {
     // A client that leaves does not leave it half done.
     let reloading = actix_web::rt::spawn(api.into_inner().reload());
     let reloaded = reloading.await.unwrap_or_else(|_| Err(not_processed())).map_err(ApiError)?;
     let Reloaded { changed, needs_restart, .. } = reloaded;
-    Ok(HttpResponse::Ok().json(json!({ "status": "reloaded", "changed": changed, "needs_restart": needs_restart })))
+    Ok(HttpResponse::Ok().json(ReloadDone { status: "reloaded", changed, needs_restart }))
 }
 
 impl Api {

@@ -4,6 +4,7 @@
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data, Path, Query};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::caller::Caller;
@@ -30,7 +31,7 @@ pub(super) struct Wanted {
 }
 
 /// A message as clients read it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Shown {
     #[serde(flatten)]
     message: Message,

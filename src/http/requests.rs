@@ -1,18 +1,22 @@
 //! `GET /api/requests/{request_id}`: how one request stands, or stood.
 
+use std::borrow::Cow;
+
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
 use super::{Api, edge};
 use crate::actors::coalescer::Find;
-use crate::chat::RequestId;
-use crate::event::Status;
-use crate::failure::Code;
+use crate::chat::{MessageId, RequestId, StreamId, ThreadId};
+use crate::event::{FinishReason, Status, Usage};
+use crate::failure::{Code, FailureBody};
 use crate::fanout::{Kept, Subscription};
-use crate::store::StoredRequest;
+use crate::store::{CallRole, StoredRequest, UnixMs};
 
 pub(super) async fn state(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let not_found = || ApiError::new(Code::RequestNotFound, "no such request");
@@ -20,62 +24,124 @@ pub(super) async fn state(api: Data<Api>, caller: Caller, id: Path<String>, requ
     edge::name(&request, id.as_str());
     let running = api.coalescer.ask(Find(id.clone())).await?;
     let stored = api.store.request(&id).await?;
-    let state = match (running, stored) {
-        (_, Some(stored)) if stored.status != Status::Streaming => of_stored(&stored),
-        (Some(found), _) => of_subscription(&found.0),
-        (None, Some(stored)) => of_stored(&stored),
+    Ok(match (running, stored) {
+        (_, Some(stored)) if stored.status != Status::Streaming => HttpResponse::Ok().json(of_stored(&stored)),
+        (Some(found), _) => HttpResponse::Ok().json(of_subscription(&found.0)),
+        (None, Some(stored)) => HttpResponse::Ok().json(of_stored(&stored)),
         (None, None) => return Err(not_found()),
-    };
-    Ok(HttpResponse::Ok().json(state))
+    })
 }
 
-fn of_stored(stored: &StoredRequest) -> Value {
-    let mut state = json!({
-        "request_id": stored.id.as_str(),
-        "thread_id": stored.thread,
-        "stream_id": stored.stream,
-        "message_id": stored.answer,
-        "user_message_id": stored.user_message,
-        "status": stored.status,
-        "role": stored.role,
-        "provider": stored.provider,
-        "model": stored.model,
-        "finish_reason": stored.finish_reason,
-        "created_at": stored.created_at,
-        "ended_at": stored.ended_at,
-    });
-    let facts = stored.facts.as_object().cloned().unwrap_or_else(Map::new);
-    if let Some(state) = state.as_object_mut() {
-        state.extend(facts);
+/// How a request stands. What is not known yet is null.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RequestState)]
+pub(super) struct State<'a> {
+    request_id: &'a str,
+    #[schema(required)]
+    thread_id: Option<&'a ThreadId>,
+    stream_id: &'a StreamId,
+    #[schema(required)]
+    message_id: Option<&'a MessageId>,
+    #[schema(required)]
+    user_message_id: Option<&'a MessageId>,
+    status: Status,
+    role: CallRole,
+    /// Who answers.
+    provider: Cow<'a, str>,
+    /// What answers.
+    model: Cow<'a, str>,
+    #[schema(required)]
+    finish_reason: Option<FinishReason>,
+    #[schema(required, value_type = Option<i64>)]
+    created_at: Option<UnixMs>,
+    #[schema(required, value_type = Option<i64>)]
+    ended_at: Option<UnixMs>,
+    #[serde(flatten)]
+    facts: Facts<'a>,
+}
+
+/// What the end of a request adds to it.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[schema(as = RequestFacts)]
+#[serde(default)]
+struct Facts<'a> {
+    /// Who was asked, when another provider answers.
+    #[schema(required)]
+    fallback_from: Option<Cow<'a, str>>,
+    #[schema(required)]
+    ttft_ms: Option<u32>,
+    #[schema(required)]
+    ttfb_ms: Option<u32>,
+    #[schema(required)]
+    queue_wait_ms: Option<u32>,
+    #[schema(required)]
+    connect_ms: Option<u32>,
+    #[schema(required)]
+    latency_ms: Option<u32>,
+    #[schema(required)]
+    usage: Option<Usage>,
+    /// The provider's word for the finish reason.
+    #[schema(required)]
+    native_finish_reason: Option<Cow<'a, str>>,
+    /// The number of the answer's last event.
+    #[schema(required)]
+    last_seq: Option<u64>,
+    #[schema(required, value_type = Option<FailureBody>)]
+    error: Option<Value>,
+}
+
+fn of_stored(stored: &StoredRequest) -> State<'_> {
+    State {
+        request_id: stored.id.as_str(),
+        thread_id: stored.thread.as_ref(),
+        stream_id: &stored.stream,
+        message_id: stored.answer.as_ref(),
+        user_message_id: stored.user_message.as_ref(),
+        status: stored.status,
+        role: stored.role,
+        provider: stored.provider.as_str().into(),
+        model: stored.model.as_str().into(),
+        finish_reason: stored.finish_reason,
+        created_at: Some(stored.created_at),
+        ended_at: stored.ended_at,
+        facts: Facts::deserialize(&stored.facts).unwrap_or_default(),
     }
-    state
 }
-
 /// What is known before the store knows more.
-fn of_subscription(subscription: &Subscription) -> Value {
+fn of_subscription(subscription: &Subscription) -> State<'_> {
     let facts = &subscription.facts;
     let timings = subscription.log.timings();
     let end = subscription.end();
+    let outcome = end.map(|end| &end.outcome);
     // What has come to nothing has no messages.
-    let exists = end.is_none_or(|end| end.outcome.kept != Kept::NoTurn);
+    let exists = outcome.is_none_or(|outcome| outcome.kept != Kept::NoTurn);
     let (provider, model) = subscription.answered_by();
-    json!({
-        "request_id": facts.request.as_str(),
-        "thread_id": facts.thread,
-        "stream_id": facts.stream,
-        "message_id": facts.answer.as_ref().filter(|_| exists),
-        "user_message_id": facts.user_message.as_ref().filter(|_| exists),
-        "status": end.map_or(Status::Streaming, |end| end.outcome.status),
-        "role": facts.role,
-        "provider": provider,
-        "model": &*model,
-        "fallback_from": subscription.log.fallback().map(|fallback| fallback.from),
-        "finish_reason": end.map(|end| end.outcome.finish.reason),
-        "ttft_ms": subscription.since_arrival_ms(timings.first_content),
-        "ttfb_ms": subscription.since_arrival_ms(timings.first_byte),
-        "queue_wait_ms": subscription.since_arrival_ms(timings.granted),
-        "connect_ms": timings.connect_ms,
-        "latency_ms": end.map(|end| end.latency_ms),
-        "usage": subscription.log.with_transcript(|transcript| transcript.usage),
-    })
+    let request_id = facts.request.as_str();
+    let error = outcome.and_then(|outcome| outcome.failure.as_ref());
+    State {
+        request_id,
+        thread_id: facts.thread.as_ref(),
+        stream_id: &facts.stream,
+        message_id: facts.answer.as_ref().filter(|_| exists),
+        user_message_id: facts.user_message.as_ref().filter(|_| exists),
+        status: outcome.map_or(Status::Streaming, |outcome| outcome.status),
+        role: facts.role,
+        provider: provider.to_string().into(),
+        model: model.to_string().into(),
+        finish_reason: outcome.map(|outcome| outcome.finish.reason),
+        created_at: None,
+        ended_at: None,
+        facts: Facts {
+            fallback_from: subscription.log.fallback().map(|fallback| fallback.from.to_string().into()),
+            ttft_ms: subscription.since_arrival_ms(timings.first_content),
+            ttfb_ms: subscription.since_arrival_ms(timings.first_byte),
+            queue_wait_ms: subscription.since_arrival_ms(timings.granted),
+            connect_ms: Some(timings.connect_ms),
+            latency_ms: end.map(|end| end.latency_ms),
+            usage: subscription.log.with_transcript(|transcript| transcript.usage),
+            native_finish_reason: outcome.and_then(|outcome| outcome.finish.native.as_deref()).map(Cow::from),
+            last_seq: end.map(|_| subscription.log.last_seq()),
+            error: error.map(|failure| json!(failure.body(Some(request_id)))),
+        },
+    }
 }

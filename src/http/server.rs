@@ -38,7 +38,7 @@ const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);
 const REFUSED_WAIT_MAX: Duration = Duration::from_millis(200);
 
 /// Which part of the API a server offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Surface {
     /// All of it.
     Everything,

@@ -12,15 +12,17 @@ use actix_web::http::header::{self, HeaderValue};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use parking_lot::Mutex;
-use serde_json::json;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::caller::Client;
 use super::error::{ApiError, ApiResult};
 use super::fields::Fields;
 use super::{Api, edge};
-use crate::config::{AuthKey, Config};
+use crate::chat::OrgId;
+use crate::config::{AuthKey, Config, Role};
 use crate::failure::{Code, Failure};
 
 /// Sessions of one key at once; the oldest ends when there are more. No key can end those of another.
@@ -33,6 +35,18 @@ const SECURE_NAME: &str = "__Host-weir";
 const PLAIN_NAME: &str = "weir";
 
 // --- Handlers ---------------------------------------------------------------------
+
+/// Who asks.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Identity<'a> {
+    /// Null: all of them.
+    #[schema(required)]
+    org: Option<&'a OrgId>,
+    #[schema(value_type = String)]
+    role: Role,
+    /// Whether the cookie of a session has said so.
+    signed_in: bool,
+}
 
 /// `GET /api/session`
 pub(super) async fn show(client: Client) -> HttpResponse {
@@ -71,8 +85,8 @@ pub(super) async fn end(api: Data<Api>, request: HttpRequest) -> ApiResult {
     Ok(HttpResponse::NoContent().insert_header((header::SET_COOKIE, cookie(&request, "", Duration::ZERO))).finish())
 }
 
-fn facts(client: &Client) -> serde_json::Value {
-    json!({ "org": client.org, "role": client.role, "signed_in": client.is_signed_in })
+fn facts(client: &Client) -> Identity<'_> {
+    Identity { org: client.org.as_ref(), role: client.role, signed_in: client.is_signed_in }
 }
 
 // --- Who sends --------------------------------------------------------------------

@@ -16,6 +16,7 @@ use actix_web::{HttpResponse, web::Bytes};
 use bytes::BytesMut;
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use crate::config;
 use crate::event::write_frame;
@@ -164,30 +165,33 @@ pub(super) fn event_stream(response: &mut actix_web::HttpResponseBuilder) {
 }
 
 /// The first `meta`: what is known when the request is accepted.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Opening<'a> {
     pub(super) r#type: &'static str,
     pub(super) request_id: &'a str,
+    #[schema(required)]
     pub(super) thread_id: Option<&'a str>,
     pub(super) stream_id: &'a str,
     pub(super) role: &'static str,
     pub(super) provider: &'a str,
     pub(super) model: &'a str,
+    #[schema(required)]
     pub(super) message_id: Option<&'a str>,
+    #[schema(required)]
     pub(super) user_message_id: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) resumed: bool,
 }
 
-#[derive(Serialize)]
-struct QueueMeta {
+#[derive(Serialize, ToSchema)]
+pub(super) struct QueueMeta {
     r#type: &'static str,
     queue: QueuePlace,
 }
 
 /// Another provider than the one that was asked makes the answer.
-#[derive(Serialize)]
-struct FallbackMeta<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct FallbackMeta<'a> {
     r#type: &'static str,
     provider: &'a str,
     model: &'a str,
@@ -195,11 +199,13 @@ struct FallbackMeta<'a> {
 }
 
 /// The `meta` right before the first piece of content.
-#[derive(Serialize)]
-struct FirstContentMeta<'a> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct FirstContentMeta<'a> {
     r#type: &'static str,
     ttft_ms: u32,
+    #[schema(required)]
     ttfb_ms: Option<u32>,
+    #[schema(required)]
     queue_wait_ms: Option<u32>,
     connect_ms: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -209,7 +215,7 @@ struct FirstContentMeta<'a> {
 }
 
 /// The answer so far, for who comes late.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Snapshot<'a> {
     pub(super) r#type: &'static str,
     pub(super) text: &'a str,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path, Query};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use utoipa::ToSchema;
 
 use super::Api;
 use super::caller::Caller;
@@ -16,12 +16,12 @@ use super::rendering::{self, Render, Shown};
 use crate::actors::coalescer::{FindTurn, Forget};
 use crate::chat::ThreadId;
 use crate::failure::Code;
-use crate::store::{Cursor, NewThread, Thread};
+use crate::store::{Cursor, NewThread, Thread, UnixMs};
 
 /// Messages in one page of a thread.
-const MESSAGES_MAX: usize = 1_000;
+pub(super) const MESSAGES_MAX: usize = 1_000;
 /// Threads in a page of the list when the client does not say.
-const PAGE_DEFAULT: usize = 50;
+pub(super) const PAGE_DEFAULT: usize = 50;
 /// How long a deletion waits for the running answer's end.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 
@@ -43,11 +43,22 @@ impl Page {
     }
 }
 
+/// A thread that has just been made. `thread_id` and `id` are the same.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NewlyMade {
+    thread_id: ThreadId,
+    id: ThreadId,
+    title: String,
+    #[schema(value_type = i64)]
+    created_at: UnixMs,
+}
+
 /// A thread with its messages.
-#[derive(Serialize)]
-struct WholeThread {
+#[derive(Serialize, ToSchema)]
+pub(super) struct WholeThread {
     #[serde(flatten)]
     thread: Thread,
+    #[schema(required)]
     active_request_id: Option<String>,
     messages: Vec<Shown>,
 }
@@ -60,8 +71,9 @@ pub(super) async fn create(api: Data<Api>, caller: Caller, mut fields: Fields) -
     fields.finish()?;
     let new = NewThread { org: caller.org, title, description, user_id };
     let Thread { id, title, created_at, .. } = api.store.create_thread(new).await?;
-    let body = json!({ "thread_id": id, "id": id, "title": title, "created_at": created_at });
-    Ok(HttpResponse::Created().insert_header(("location", format!("/api/threads/{id}"))).json(body))
+    let location = ("location", format!("/api/threads/{id}"));
+    let made = NewlyMade { thread_id: id.clone(), id, title, created_at };
+    Ok(HttpResponse::Created().insert_header(location).json(made))
 }
 
 pub(super) async fn list(api: Data<Api>, caller: Caller, page: Query<Page>) -> ApiResult {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use super::Finished;
 use crate::chat::{OrgId, View};
@@ -20,7 +21,7 @@ const REQUESTS_MIN: usize = 20;
 const BURST: Duration = Duration::from_secs(1);
 
 /// Something that is worth a person's attention now.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Alert {
     /// `ttft`, `error_rate`, `queue_wait` or `coalescing`.
     pub name: &'static str,

@@ -21,6 +21,7 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 pub use self::alerts::Alert;
 use self::alerts::Watch;
@@ -112,7 +113,7 @@ struct Inner {
 }
 
 /// The performance report, as clients read it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Performance {
     window: Window,
     ttft_ms: Percentiles,
@@ -120,58 +121,67 @@ pub struct Performance {
     latency_ms: Percentiles,
     queue_wait_ms: Percentiles,
     cancel_ms: Percentiles,
+    #[schema(required)]
     error_rate: Option<f64>,
     errors: Errors,
     /// Requests that another provider answered than the one that was asked.
     fallbacks: usize,
     coalesce: Coalesce,
     tokens: Tokens,
+    #[schema(value_type = BTreeMap<String, ProviderReport>)]
     providers: BTreeMap<Arc<str>, ProviderReport>,
     alerts: Vec<Alert>,
 }
 
 /// What a report covers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Window {
     last_n: usize,
     count: usize,
 }
 
 /// Percentiles in milliseconds; null without data.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Percentiles {
+    #[schema(required)]
     p50: Option<f64>,
+    #[schema(required)]
     p95: Option<f64>,
+    #[schema(required)]
     p99: Option<f64>,
+    #[schema(required)]
     max: Option<f64>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = ErrorCounts)]
 struct Errors {
     total: usize,
     by_code: BTreeMap<&'static str, usize>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Coalesce {
     leaders: usize,
     followers: usize,
+    #[schema(required)]
     ratio: Option<f64>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 struct Tokens {
     input: u64,
     output: u64,
 }
 
 /// One provider's part of a report.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ProviderReport {
     count: usize,
     ttft_ms: Percentiles,
     latency_ms: Percentiles,
     queue_wait_ms: Percentiles,
+    #[schema(required)]
     error_rate: Option<f64>,
     errors: Errors,
     /// Requests that it answered in another one's place.

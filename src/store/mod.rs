@@ -52,6 +52,7 @@ pub use watch::{Health, Recovered, Stats};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::chat::{Content, MessageId, OrgId, RequestId, Role, StreamId, ThreadId};
 use crate::event::{Citation, FinishReason, Status, ToolCall, Usage};
@@ -60,7 +61,7 @@ use crate::event::{Citation, FinishReason, Status, ToolCall, Usage};
 pub type UnixMs = i64;
 
 /// A thread without its messages.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Thread {
     /// Its id.
     pub id: ThreadId,
@@ -69,18 +70,25 @@ pub struct Thread {
     /// Its title.
     pub title: String,
     /// Its description.
+    #[schema(required)]
     pub description: Option<String>,
     /// Who made it, if the client said so.
+    #[schema(required)]
     pub user_id: Option<String>,
     /// The first characters of its last message.
+    #[schema(required)]
     pub last_message_preview: Option<String>,
     /// Who answered last.
+    #[schema(required)]
     pub last_provider: Option<String>,
     /// What answered last.
+    #[schema(required)]
     pub last_model: Option<String>,
     /// When it was made.
+    #[schema(value_type = i64)]
     pub created_at: UnixMs,
     /// When a message last changed it. A new title or a pin does not move a thread up the list.
+    #[schema(value_type = i64)]
     pub updated_at: UnixMs,
     /// Whether the client keeps it on top.
     pub pinned: bool,
@@ -100,7 +108,7 @@ pub struct NewThread {
 }
 
 /// One message of a thread.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Message {
     /// Its id.
     pub id: MessageId,
@@ -111,20 +119,26 @@ pub struct Message {
     /// How its answer ended; user messages are `complete`.
     pub status: Status,
     /// Who answered.
+    #[schema(required)]
     pub provider: Option<String>,
     /// What answered.
+    #[schema(required)]
     pub model: Option<String>,
     /// Its place in the thread, from 0, without gaps.
     pub sequence: i64,
     /// When it was made.
+    #[schema(value_type = i64)]
     pub created_at: UnixMs,
     /// Why the answer ended.
+    #[schema(required)]
     pub finish_reason: Option<FinishReason>,
     /// What the answer cost.
+    #[schema(required)]
     pub usage: Option<Usage>,
     /// The answer's sources.
     pub citations: Vec<Citation>,
     /// The answer's visible reasoning.
+    #[schema(required)]
     pub reasoning: Option<String>,
     /// The client's tools that the answer called.
     pub tool_calls: Vec<ToolCall>,
@@ -208,7 +222,7 @@ pub struct NewRequest {
 }
 
 /// Whether a request started its upstream call or joined it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CallRole {
     /// It started the call.

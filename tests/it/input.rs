@@ -86,6 +86,19 @@ async fn every_bad_header_is_named() {
 }
 
 #[actix_web::test]
+async fn a_request_may_say_twice_that_it_shares_no_call() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let mut body = message("hello", "mock");
+    body["coalesce"] = json!(false);
+    let request = Request::post(format!("/api/threads/{thread}/messages"), &body).header("x-coalesce", "off");
+
+    let answer = gateway.client.send(request).await.unwrap();
+
+    assert_eq!(answer.status(), 200, "{}", answer.json());
+}
+
+#[actix_web::test]
 async fn a_body_that_is_not_what_it_should_be_is_refused() {
     let gateway = Gateway::start().await;
     let thread = gateway.thread().await;

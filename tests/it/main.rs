@@ -37,6 +37,8 @@ mod openai_requests;
 #[cfg(test)]
 mod openai_responses;
 #[cfg(test)]
+mod openapi;
+#[cfg(test)]
 mod operating;
 #[cfg(test)]
 mod orgs;

@@ -43,15 +43,17 @@ retries_max = 0
 
 
 class Servers:
-    """Both, on free ports. `hasty` is the same provider, on which weir itself waits for nothing."""
+    """Both, on free ports. `hasty` is the same provider, on which weir itself waits for nothing. `more` is what the
+    configuration says besides."""
 
-    def __init__(self):
+    def __init__(self, more=""):
         self.home = tempfile.TemporaryDirectory(prefix="weir-sdk-")
         self.mock, self.mock_url = _start([TARGET / "load", "mock"])
         config = Path(self.home.name) / "config.toml"
-        config.write_text(CONFIG.format(database=str(Path(self.home.name) / "weir.db"), mock=self.mock_url))
-        self.weir, url = _start([TARGET / "weir", "--config", config])
-        self.weir_url = url + "/v1"
+        database = str(Path(self.home.name) / "weir.db")
+        config.write_text(CONFIG.format(database=database, mock=self.mock_url) + more.format(mock=self.mock_url))
+        self.weir, self.base_url = _start([TARGET / "weir", "--config", config])
+        self.weir_url = self.base_url + "/v1"
 
     def stats(self):
         """What the provider has seen."""

@@ -19,6 +19,7 @@ use actix::prelude::*;
 use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use self::tables::{Ask, Decision, Tables, TurnIds};
 use super::guardian::Link;
@@ -227,13 +228,14 @@ pub struct Ended {
 pub struct Snapshot(pub View);
 
 /// A running stream, for operators.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct StreamStatus {
     /// Its id.
     pub stream_id: StreamId,
     /// Who answers.
     pub provider: ProviderName,
     /// What answers.
+    #[schema(value_type = String)]
     pub model: Arc<str>,
     /// Since it began.
     pub age_ms: u64,

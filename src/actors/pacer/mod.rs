@@ -21,6 +21,7 @@ use actix::prelude::*;
 use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 use self::breaker::{Breaker, BreakerSettings, BreakerState, Pass, Probe};
 use self::permit::{Accepted, Heard, Outcome, Released};
@@ -122,7 +123,8 @@ pub struct Change {
 pub struct Snapshot;
 
 /// How a pacer stands.
-#[derive(Debug, Clone, PartialEq, Serialize, MessageResponse)]
+#[derive(Debug, Clone, PartialEq, Serialize, MessageResponse, ToSchema)]
+#[schema(as = Pacer)]
 pub struct Status {
     /// Whose pacer it is.
     pub provider: ProviderName,
@@ -137,6 +139,7 @@ pub struct Status {
     /// Tokens a minute; 0: as many as one likes.
     pub tpm: u32,
     /// How many of them may be spent at once; below zero, what is owed; `None` when they are not limited.
+    #[schema(required)]
     pub tpm_available: Option<i64>,
     /// Calls in flight.
     pub in_flight: usize,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use actix_web::HttpRequest;
 use actix_web::web::Data;
-use actix_web::{HttpRequest, HttpResponse};
 
 use super::body::EventBody;
 use super::chunks::Chunks;
@@ -28,7 +28,7 @@ pub(in crate::http) async fn complete(
     if !asked.is_streamed {
         let completion = completion::whole(&mut listening, asked.wants_logprobs).await;
         Timing::of_answer(listening.subscription()).note(&request);
-        return Ok(HttpResponse::Ok().json(completion?));
+        return completion;
     }
     let hold = Duration::from_millis(api.config().server.openai_hold_ms);
     let began = listening.begin(hold).await?;

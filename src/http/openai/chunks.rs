@@ -9,6 +9,7 @@ use std::io::Write;
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::body::Words;
 use super::completion::{Sources, finish_word};
@@ -31,31 +32,38 @@ pub(super) struct Chunks {
     is_over: bool,
 }
 
-#[derive(Serialize)]
-struct Chunk<'a, D> {
+/// A piece of a chat completion.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatCompletionChunk)]
+pub(in crate::http) struct Chunk<'a> {
     id: &'a str,
     object: &'static str,
     created: u64,
     model: &'a str,
-    choices: &'a [Choice<D>],
+    choices: &'a [Choice<'a>],
     /// Null in every chunk but the last, when it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ChatUsage>)]
     usage: Option<Option<ChatUsage>>,
     #[serde(flatten)]
+    #[schema(value_type = Sources)]
     sources: Option<Sources<'a>>,
 }
 
-#[derive(Serialize)]
-struct Choice<D> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatCompletionChunkChoice)]
+struct Choice<'a> {
     index: u32,
-    delta: D,
+    delta: Delta<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     logprobs: Option<Value>,
+    #[schema(required)]
     finish_reason: Option<&'static str>,
 }
 
 /// What a chunk adds to the message.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = ChatCompletionDelta)]
 struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
@@ -66,10 +74,12 @@ struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<CallDelta>>)]
     tool_calls: Option<[CallDelta<'a>; 1]>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatCompletionCallDelta)]
 struct CallDelta<'a> {
     index: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,7 +89,8 @@ struct CallDelta<'a> {
     function: FunctionDelta<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatCompletionFunctionDelta)]
 struct FunctionDelta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
@@ -107,9 +118,9 @@ impl Chunks {
         self.chunk(&[Choice { index: 0, delta, logprobs, finish_reason: finish }], None, sources, out);
     }
 
-    fn chunk<D: Serialize>(
+    fn chunk(
         &self,
-        choices: &[Choice<D>],
+        choices: &[Choice<'_>],
         usage: Option<ChatUsage>,
         sources: Option<Sources<'_>>,
         out: &mut BytesMut,
@@ -179,7 +190,7 @@ impl Words for Chunks {
         let Outcome { finish, usage, .. } = outcome;
         self.choice(Delta::default(), None, Some(finish_word(finish.reason)), out);
         if let Some(usage) = usage.filter(|_| self.wants_usage) {
-            self.chunk::<Value>(&[], Some(usage.into()), None, out);
+            self.chunk(&[], Some(usage.into()), None, out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }

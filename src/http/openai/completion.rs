@@ -3,8 +3,10 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use actix_web::HttpResponse;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::heard::Said;
 use super::listening::{Found, Listening};
@@ -18,57 +20,104 @@ use crate::http::error::ApiResult;
 /// What the logprobs of one answer may take, as JSON in bytes.
 const LOGPROBS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// An answer as a whole.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatCompletion)]
+pub(in crate::http) struct Completion<'a> {
+    id: &'a str,
+    object: &'static str,
+    /// Seconds since 1970.
+    created: u64,
+    model: String,
+    #[schema(value_type = Vec<Choice>)]
+    choices: [Choice<'a>; 1],
+    #[schema(required)]
+    usage: Option<ChatUsage>,
+    #[serde(flatten)]
+    #[schema(value_type = Sources)]
+    sources: Option<Sources<'a>>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatCompletionChoice)]
+struct Choice<'a> {
+    index: u32,
+    message: Message<'a>,
+    logprobs: Value,
+    finish_reason: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatCompletionMessage)]
+struct Message<'a> {
+    role: &'static str,
+    #[schema(required)]
+    content: Option<&'a str>,
+    #[schema(required)]
+    refusal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call<'a>>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatCompletionCall)]
+struct Call<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    function: Function<'a>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatCompletionFunction)]
+struct Function<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
 /// Waits for the end of an answer and tells it whole.
-pub(super) async fn whole(listening: &mut Listening, wants_logprobs: bool) -> ApiResult<Value> {
+pub(super) async fn whole(listening: &mut Listening, wants_logprobs: bool) -> ApiResult {
     let logprobs = if wants_logprobs { logprobs(listening).await? } else { Value::Null };
     let subscription = listening.subscription();
     let outcome = &subscription.ended().await.outcome;
     match failure_of(outcome) {
         Some(failure) => Err(failure.into()),
-        None => Ok(completion(subscription, outcome, &logprobs)),
+        None => Ok(completion(subscription, outcome, logprobs)),
     }
 }
 
-fn completion(subscription: &Subscription, outcome: &Outcome, logprobs: &Value) -> Value {
+fn completion(subscription: &Subscription, outcome: &Outcome, logprobs: Value) -> HttpResponse {
     let answer = subscription.log.transcript();
-    let mut completion = json!({
-        "id": subscription.facts.request.as_str(),
-        "object": "chat.completion",
-        "created": unix_now(),
-        "model": model_of(subscription),
-        "choices": [{
-            "index": 0,
-            "message": message(&answer),
-            "logprobs": logprobs,
-            "finish_reason": finish_word(outcome.finish.reason),
-        }],
-        "usage": outcome.usage.map(ChatUsage::from),
-    });
-    if !answer.citations.is_empty() {
-        let sources = Sources::of(&answer.citations);
-        completion["citations"] = json!(sources.citations);
-        completion["search_results"] = json!(sources.search_results);
-    }
-    completion
+    let finish_reason = finish_word(outcome.finish.reason);
+    HttpResponse::Ok().json(Completion {
+        id: subscription.facts.request.as_str(),
+        object: "chat.completion",
+        created: unix_now(),
+        model: model_of(subscription),
+        choices: [Choice { index: 0, message: message(&answer), logprobs, finish_reason }],
+        usage: outcome.usage.map(ChatUsage::from),
+        sources: (!answer.citations.is_empty()).then(|| Sources::of(&answer.citations)),
+    })
 }
 
-fn message(answer: &Transcript) -> Value {
-    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+fn message(answer: &Transcript) -> Message<'_> {
+    fn given(text: &str) -> Option<&str> {
+        (!text.is_empty()).then_some(text)
+    }
     let has_other = !answer.tool_calls.is_empty() || !answer.refusal.is_empty();
-    // An answer without any text is an empty text, unless it is something else.
-    let content = given(&answer.text).or_else(|| (!has_other).then(String::new));
-    let mut message = json!({ "role": "assistant", "content": content, "refusal": given(&answer.refusal) });
-    if !answer.reasoning.is_empty() {
-        message["reasoning_content"] = json!(answer.reasoning);
+    let calls = answer.tool_calls.iter().map(|call| {
+        let function = Function { name: &call.name, arguments: &call.arguments };
+        Call { id: &call.id, r#type: "function", function }
+    });
+    Message {
+        role: "assistant",
+        // An answer without any text is an empty text, unless it is something else.
+        content: given(&answer.text).or_else(|| (!has_other).then_some("")),
+        refusal: given(&answer.refusal),
+        reasoning_content: given(&answer.reasoning),
+        tool_calls: calls.collect(),
     }
-    if !answer.tool_calls.is_empty() {
-        let calls = answer.tool_calls.iter().map(|call| {
-            let function = json!({ "name": call.name, "arguments": call.arguments });
-            json!({ "id": call.id, "type": "function", "function": function })
-        });
-        message["tool_calls"] = calls.collect();
-    }
-    message
 }
 
 /// Listens to the end for what only the log has.
@@ -111,9 +160,12 @@ pub(super) fn finish_word(reason: FinishReason) -> &'static str {
 }
 
 /// The sources of an answer so far, under the names that Perplexity has given them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Sources<'a> {
+    /// Their urls.
+    #[schema(required = false)]
     pub(super) citations: Vec<&'a str>,
+    #[schema(required = false)]
     pub(super) search_results: &'a [Citation],
 }
 

@@ -11,8 +11,8 @@
 
 mod body;
 pub(super) mod chat;
-mod chunks;
-mod completion;
+pub(super) mod chunks;
+pub(super) mod completion;
 mod conversation;
 mod heard;
 mod joining;

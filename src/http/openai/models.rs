@@ -2,11 +2,31 @@
 
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::http::Api;
 use crate::http::caller::Caller;
 use crate::http::error::ApiResult;
+
+/// A list, as OpenAI writes it.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct ModelList {
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+/// A model that can be asked for.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct Model {
+    /// `provider/model`
+    id: String,
+    object: &'static str,
+    /// When a model was made is not known here: 0.
+    created: u64,
+    /// The provider.
+    owned_by: String,
+}
 
 /// The models of all providers that can be called.
 pub(in crate::http) async fn list(api: Data<Api>, _: Caller) -> HttpResponse {
@@ -16,7 +36,7 @@ pub(in crate::http) async fn list(api: Data<Api>, _: Caller) -> HttpResponse {
         let provider_name = provider.name.as_str();
         provider.models.iter().map(move |listed| model(provider_name, listed))
     });
-    HttpResponse::Ok().json(json!({ "object": "list", "data": models.collect::<Vec<_>>() }))
+    HttpResponse::Ok().json(ModelList { object: "list", data: models.collect() })
 }
 
 /// One model, by any name that a request may use for it.
@@ -26,7 +46,6 @@ pub(in crate::http) async fn read(api: Data<Api>, _: Caller, name: Path<String>)
     Ok(HttpResponse::Ok().json(model(provider.name.as_str(), &found)))
 }
 
-fn model(provider: &str, name: &str) -> Value {
-    // When a model was made is not known here.
-    json!({ "id": format!("{provider}/{name}"), "object": "model", "created": 0, "owned_by": provider })
+fn model(provider: &str, name: &str) -> Model {
+    Model { id: format!("{provider}/{name}"), object: "model", created: 0, owned_by: provider.to_owned() }
 }

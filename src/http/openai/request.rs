@@ -12,7 +12,7 @@ use crate::http::Api;
 use crate::http::caller::Caller;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::fields::{Fields, wrong_type};
-use crate::http::messages::{self, MAX_TOKENS_MAX, Named};
+use crate::http::messages::{self, MAX_TOKENS_MAX, Named, TEMPERATURE};
 
 /// What a client asks for.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(super) fn read(api: &Api, caller: &Caller, request: &HttpRequest, mut fields
     let (provider, model) = config.resolve_name(&model)?;
     let messages = conversation::read(fields.list("messages")?, provider, limits)?;
     let tools = tools(fields.list("tools")?, provider, limits.tools_max)?;
-    let temperature = fields.number("temperature", 0.0, 2.0)?;
+    let temperature = fields.number("temperature", TEMPERATURE.0, TEMPERATURE.1)?;
     let is_streamed = fields.flag("stream")?.unwrap_or(false);
     let (priority, wants_to_share) = messages::urgency(request, &mut fields)?;
     let limit = fields.whole("max_tokens", 1, MAX_TOKENS_MAX)?;

@@ -1,11 +1,12 @@
 //! Usage: what an answer has cost, in the words of chat completions.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::event::Usage;
 
 /// See the module.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(super) struct ChatUsage {
     prompt_tokens: u64,
     completion_tokens: u64,
@@ -17,12 +18,12 @@ pub(super) struct ChatUsage {
     cost: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 struct PromptDetails {
     cached_tokens: u64,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 struct CompletionDetails {
     reasoning_tokens: u64,
 }

@@ -19,6 +19,7 @@ use load::mock::{Ending, Provider, Rate};
 use tokio::io::DuplexStream;
 use weir::app::Upstream;
 use weir::config::{self, Config, Live, Origin};
+use weir::http::openapi::Descriptions;
 use weir::http::server::{self, Surface};
 use weir::http::session::Sessions;
 use weir::http::{Api, Drain};
@@ -60,8 +61,8 @@ impl VirtualWeir {
         };
         let upstream = Upstream::start(&live, store.clone(), metrics.clone(), &make).await.unwrap();
         let Upstream { coalescer, pacers, .. } = upstream;
-        let sessions = Sessions::default();
-        let api = Data::new(Api { live, coalescer, pacers, store, metrics, sessions, drain: Drain::default() });
+        let (sessions, descriptions, drain) = (Sessions::default(), Descriptions::default(), Drain::default());
+        let api = Data::new(Api { live, coalescer, pacers, store, metrics, sessions, descriptions, drain });
         let app = server::app(api.clone(), Surface::Everything);
         let service = HttpServiceBuilder::<DuplexStream, _, _, _>::default()
             .h1_allow_half_closed(false)

@@ -10,7 +10,7 @@ use crate::http::Api;
 use crate::http::caller::Caller;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::fields::Fields;
-use crate::http::messages::{self, MAX_TOKENS_MAX, Named};
+use crate::http::messages::{self, MAX_TOKENS_MAX, Named, TEMPERATURE};
 use crate::http::openai::request::{Asked, may_share, tools};
 
 /// What would need something that is kept from an earlier call, or from outside of any.
@@ -54,7 +54,7 @@ pub(super) fn read(
     let own_tools = fields.list("tools")?;
     let tools = tools(own_tools.iter().map(as_chat_tool).collect(), provider, limits.tools_max)?;
     let system = fields.text("instructions")?;
-    let temperature = fields.number("temperature", 0.0, 2.0)?;
+    let temperature = fields.number("temperature", TEMPERATURE.0, TEMPERATURE.1)?;
     let max_tokens = fields.whole("max_output_tokens", 1, MAX_TOKENS_MAX)?;
     let is_streamed = fields.flag("stream")?.unwrap_or(false);
     let (priority, wants_to_share) = messages::urgency(request, &mut fields)?;
