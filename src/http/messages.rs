@@ -313,13 +313,15 @@ fn options(
 
 /// What is said, if anything is: a text or parts, and the attachments as further parts.
 fn content(api: &Api, fields: &mut Fields) -> ApiResult<Option<Content>> {
-    let content = match fields.take("content") {
-        None => return Ok(None),
+    let content = fields.take("content");
+    let images = attachments(fields)?;
+    let content = match content {
+        None if images.is_empty() => return Ok(None),
+        None => return Err(ApiError::field("content", "attachments come with a content")),
         Some(Value::String(text)) => Content::Text(text),
         Some(Value::Array(parts)) => Content::Parts(parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?),
         Some(other) => return Err(wrong_type("content", "a string or an array of parts", &other)),
     };
-    let images = attachments(fields)?;
     for part in parts_of(&content) {
         check_image("content".into(), part)?;
     }
@@ -385,11 +387,25 @@ pub(super) fn check_image(field: Cow<'static, str>, part: &Part) -> ApiResult<()
     Ok(())
 }
 
+/// How closely an image is to be looked at, if it says so; what it says is checked with the image.
+pub(super) fn image_detail(field: &str, image: &Value) -> ApiResult<Option<String>> {
+    match image.get("detail") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(detail)) => Ok(Some(detail.clone())),
+        Some(_) => Err(ApiError::field(field.to_owned(), "an image's detail must be low, high or auto")),
+    }
+}
+
 /// The predecessor's attachments: images become parts, anything else is refused.
 fn attachments(fields: &mut Fields) -> ApiResult<Vec<Part>> {
     let images = fields.list("attachments")?.into_iter().enumerate().map(|(at, attachment)| {
-        let text = |name: &str| attachment.get(name).and_then(Value::as_str);
-        let kind = ["mime_type", "content_type", "type"].into_iter().find_map(text).unwrap_or("image");
+        let given = |name: &str| attachment.get(name).filter(|value| !value.is_null());
+        let text = |name: &str| given(name).and_then(Value::as_str);
+        let kinds = ["mime_type", "content_type", "type"];
+        if kinds.into_iter().filter_map(given).any(|kind| !kind.is_string()) {
+            return Err(ApiError::field(format!("attachments[{at}]"), "the type of an attachment must be a string"));
+        }
+        let kind = kinds.into_iter().find_map(text).unwrap_or("image");
         let url = ["url", "image_url", "data"].into_iter().find_map(text);
         match url.filter(|_| kind.starts_with("image")) {
             Some(url) => Ok(Part::ImageUrl { image_url: ImageUrl { url: url.to_owned(), detail: None } }),
@@ -443,14 +459,14 @@ fn priority(request: &HttpRequest) -> ApiResult<Priority> {
 
 /// The id that the client chose: in the body, else in the header.
 fn chosen_id(caller: &Caller, request: &HttpRequest, fields: &mut Fields) -> ApiResult<Option<RequestId>> {
-    let in_header = request.headers().get("x-request-id").map(|value| value.to_str().unwrap_or_default().to_owned());
-    let (param, text) = match (fields.text("request_id")?, in_header) {
-        (Some(text), _) => ("request_id", text),
-        (None, Some(text)) => ("X-Request-Id", text),
-        (None, None) => return Ok(None),
+    let in_header = request.headers().get("x-request-id").map(|value| value.to_str().unwrap_or_default());
+    let read = |param: &'static str, text: Option<&str>| {
+        let parse = |text| RequestId::parse(caller.org.clone(), text);
+        let wrong = || ApiError::field(param, "a request id is 1 to 64 of [A-Za-z0-9_-]");
+        text.map(|text| parse(text).ok_or_else(wrong)).transpose()
     };
-    let id = RequestId::parse(caller.org.clone(), &text);
-    id.map(Some).ok_or_else(|| ApiError::field(param, "a request id is 1 to 64 of [A-Za-z0-9_-]"))
+    let in_body = read("request_id", fields.text("request_id")?.as_deref())?;
+    Ok(in_body.or(read("X-Request-Id", in_header)?))
 }
 
 fn idempotency_key(request: &HttpRequest) -> ApiResult<Option<String>> {

@@ -35,6 +35,7 @@ fn bad_fields() -> Vec<(&'static str, Value, &'static str, u16)> {
         ("coalesce", json!("yes"), "coalesce", 400),
         ("user_id", json!("u".repeat(200)), "user_id", 400),
         ("attachments", json!([{"type": "pdf", "url": "https://x"}]), "attachments[0]", 422),
+        ("attachments", json!([{"url": "https://x", "mime_type": {}}]), "attachments[0]", 400),
         ("attachments", json!("x"), "attachments", 400),
         ("attachments", json!([{"url": "https://x"}, {"url": "file:///etc/passwd"}]), "attachments[1]", 400),
         ("attachments", json!([{"url": format!("data:image/png;base64,{long}")}]), "attachments", 413),
@@ -82,6 +83,11 @@ async fn every_bad_header_is_named() {
 
         assert_eq!((answer.status(), answer.json()["error"]["param"].as_str()), (status, Some(param)), "{name}");
     }
+    let mut body = message("hello", "mock");
+    body["request_id"] = json!("good");
+    let request = Request::post(format!("/api/threads/{thread}/messages"), &body).header("x-request-id", "a b");
+    let answer = gateway.client.send(request).await.unwrap();
+    assert_eq!(answer.json()["error"]["param"], "X-Request-Id", "also where the body has another one");
     assert_eq!(gateway.mock.counts().calls_started, 0);
 }
 
@@ -96,6 +102,23 @@ async fn a_request_may_say_twice_that_it_shares_no_call() {
     let answer = gateway.client.send(request).await.unwrap();
 
     assert_eq!(answer.status(), 200, "{}", answer.json());
+}
+
+#[actix_web::test]
+async fn attachments_come_with_a_content_and_none_are_the_same_as_nothing() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let path = format!("/api/threads/{thread}/regenerate");
+    let ask = async |attachments: Value| {
+        let answer = gateway.client.post(&path, &json!({ "attachments": attachments })).await.unwrap();
+        let error = answer.json()["error"].clone();
+        (answer.status(), error["param"].as_str().map(str::to_owned))
+    };
+
+    // The thread has nothing that could be answered anew.
+    assert_eq!(ask(json!(null)).await, (422, None));
+    assert_eq!(ask(json!([])).await, (422, None));
+    assert_eq!(ask(json!([{ "url": "https://x" }])).await, (400, Some("content".to_owned())));
 }
 
 #[actix_web::test]

@@ -58,6 +58,8 @@ async fn what_cannot_be_is_refused_with_its_name() {
     let gateway = Gateway::with_tables("[limits]\nmessages_max = 3\ncontent_bytes_max = 1000").await;
     let user = |content: Value| json!([{ "role": "user", "content": content }]);
     let image = |url: &str| user(json!([{ "type": "image_url", "image_url": { "url": url } }]));
+    let detailed =
+        |detail| user(json!([{ "type": "image_url", "image_url": { "url": "https://x", "detail": detail } }]));
     let cases = [
         ("n", json!(2), "n", 422),
         ("modalities", json!(["text", "audio"]), "modalities", 422),
@@ -82,6 +84,8 @@ async fn what_cannot_be_is_refused_with_its_name() {
         ("messages", user(json!([{ "type": "text" }])), "messages[0].content[0]", 400),
         ("messages", user(json!("x".repeat(1001))), "messages[0].content", 413),
         ("messages", image("file:///etc/passwd"), "messages[0].content[0]", 400),
+        ("messages", detailed(json!({})), "messages[0].content[0]", 400),
+        ("messages", detailed(json!("much")), "messages[0].content[0]", 400),
         ("messages", json!([{ "role": "tool", "content": "x" }]), "messages[0].tool_call_id", 400),
         ("messages", json!([{ "role": "user", "content": "x", "tool_calls": [] }]), "messages[0].tool_calls", 400),
         ("messages", json!([{ "role": "assistant", "tool_calls": [{}] }]), "messages[0].tool_calls[0]", 400),

@@ -206,6 +206,7 @@ async fn what_goes_to_a_provider_of_chat_completions_is_in_its_words() {
 async fn what_would_need_something_kept_is_refused() {
     let gateway = Gateway::start().await;
     let input = |item: Value| json!([item]);
+    let image = json!({ "type": "input_image", "image_url": "https://x", "detail": {} });
     let cases = [
         ("previous_response_id", json!("resp_1"), "previous_response_id", 400),
         ("conversation", json!("conv_1"), "conversation", 400),
@@ -223,6 +224,8 @@ async fn what_would_need_something_kept_is_refused() {
             "input[0].content[0].type",
             422,
         ),
+        ("input", input(json!({ "role": "user", "content": [image] })), "input[0].content[0]", 400),
+        ("input", input(json!({ "type": {}, "role": "user", "content": "x" })), "input[0].type", 400),
         ("input", input(json!({ "type": "function_call", "name": "f" })), "input[0]", 400),
         ("input", input(json!({ "type": "function_call_output", "output": "x" })), "input[0].call_id", 400),
         ("input", input(json!({ "type": "reasoning", "summary": [] })), "input", 400),

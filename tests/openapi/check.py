@@ -11,8 +11,10 @@ sys.path.insert(0, str(HERE.parent / "sdk"))
 
 from support import Servers  # noqa: E402
 
-KEY, OPS_KEY = "the key of a test", "the key of an operator"
+# Far more than it ever takes.
+PATIENCE_S = 300
 
+KEY, OPS_KEY = "the key of a test", "the key of an operator"
 
 
 def table(name, key, org):
@@ -38,7 +40,7 @@ def main(seed, *arguments):
         description = servers.base_url + "/api/openapi.json"
         command = [schemathesis, "--config-file", HERE / "schemathesis.toml", "run", description, "--seed", seed]
         environment = os.environ | {"WEIR_URL": servers.base_url, "WEIR_KEY": KEY, "WEIR_OPS_KEY": OPS_KEY}
-        return subprocess.run([*command, *arguments], cwd=HERE, env=environment, check=False).returncode
+        return subprocess.run([*command, *arguments], cwd=HERE, env=environment, timeout=PATIENCE_S, check=False).returncode
     finally:
         servers.stop()
 

@@ -117,7 +117,7 @@ impl Wish {
             Dialect::Gemini => ("contents", "parts"),
             _ => ("messages", "content"),
         };
-        let last = body[messages].as_array()?.iter().rev().find(|message| message["role"] == "user")?;
+        let last = body[messages].as_array()?.iter().rev().find(|message| message["role"] == "user");
         let model = match dialect {
             Dialect::Gemini => path.strip_suffix(dialect.call_path())?.rsplit('/').next()?,
             // Perplexity takes a name without a provider for one of its presets.
@@ -128,7 +128,9 @@ impl Wish {
             Dialect::OpenaiChat => body["stream_options"]["include_usage"] == true,
             _ => true,
         };
-        Some(Self { model: model.to_owned(), prompt: text_of(&last[content])?, include_usage })
+        // Not every conversation ends with a person, nor has one.
+        let prompt = last.map_or(Some(String::new()), |last| text_of(&last[content]))?;
+        Some(Self { model: model.to_owned(), prompt, include_usage })
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::{Limits, Provider};
 use crate::event::ToolCall;
 use crate::failure::{Code, Failure};
 use crate::http::error::{ApiError, ApiResult};
-use crate::http::messages::check_image;
+use crate::http::messages::{check_image, image_detail};
 
 /// Reads the messages that go to `provider`.
 pub(super) fn read(messages: Vec<Value>, provider: &Provider, limits: &Limits) -> ApiResult<Vec<ChatMessage>> {
@@ -103,13 +103,14 @@ impl Reader<'_> {
         match (text("type"), text("text"), text("refusal")) {
             (Some("text"), Some(text), _) | (Some("refusal"), _, Some(text)) => Ok(said(text)),
             (Some("image_url"), ..) => {
-                let image = written.get("image_url").and_then(image_url);
-                let Some(image_url) = image else {
+                let image = written.get("image_url");
+                let url = image.and_then(|image| image.get("url")).and_then(Value::as_str);
+                let Some((image, url)) = image.zip(url) else {
                     let message = r#"an image is {"type": "image_url", "image_url": {"url": …}}"#;
                     return Err(ApiError::field(place.to_owned(), message));
                 };
-                let bytes = image_url.url.len();
-                let part = Part::ImageUrl { image_url };
+                let (bytes, detail) = (url.len(), image_detail(place, image)?);
+                let part = Part::ImageUrl { image_url: ImageUrl { url: url.to_owned(), detail } };
                 check_image(place.to_owned().into(), &part)?;
                 Ok((Some(part), bytes))
             }
@@ -123,12 +124,6 @@ impl Reader<'_> {
             }
         }
     }
-}
-
-fn image_url(image: &Value) -> Option<ImageUrl> {
-    let url = image.get("url")?.as_str()?.to_owned();
-    let detail = image.get("detail").and_then(Value::as_str).map(str::to_owned);
-    Some(ImageUrl { url, detail })
 }
 
 /// A call that the assistant has made.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::schemas::{Body, about, array, flag, number, pattern, text, whole, words};
+use super::schemas::{Body, about, array, flag, number, or_null, pattern, text, whole, words};
 use crate::config::Limits;
 use crate::http::admin;
 use crate::http::messages::{MAX_TOKENS_MAX, TEMPERATURE};
@@ -46,7 +46,13 @@ pub(super) fn message(limits: &Limits) -> Value {
 pub(super) fn regenerate(limits: &Limits) -> Value {
     let about_content = "Said in the place of the last user message; without it, that one is answered anew.";
     let body = Body::new().may("content", about(about_content, content(limits)));
-    body.and(|body| answer_options(body, limits)).and_nothing_else()
+    let mut schema = body.and(|body| answer_options(body, limits)).and_nothing_else();
+    // Attachments come with a content.
+    schema["anyOf"] = json!([
+        { "required": ["content"], "properties": { "content": { "not": { "type": "null" } } } },
+        { "properties": { "attachments": { "maxItems": 0 } } },
+    ]);
+    schema
 }
 
 /// `PATCH /api/admin/pacers/{provider}`
@@ -73,7 +79,7 @@ fn answer_options(body: Body, limits: &Limits) -> Body {
         .may("coalesce", about("False: share no call with equal requests.", flag()))
         .may("reason", about(kept, text(limits.title_chars_max)))
         .may("scope", about(kept, text(limits.title_chars_max)))
-        .may("attachments", about("Images, which become parts.", array(attachment())))
+        .may("attachments", about("Images, which become parts.", array(&attachment())))
         .may("use_memory", about("Changes nothing.", flag()))
         .may("collaboration_mode", about("Several models cannot answer together.", json!({ "const": false })))
 }
@@ -122,7 +128,7 @@ fn attachment() -> Value {
         "required": ["url"],
         "properties": {
             "url": pattern(IMAGE_URL),
-            "mime_type": about("Of an image.", pattern("^image")),
+            "mime_type": about("Of an image.", or_null(pattern("^image"))),
         },
     })
 }

@@ -141,6 +141,14 @@ impl Operation {
         self
     }
 
+    /// Sends headers only with some answers of a status.
+    pub(super) fn may_send(mut self, status: u16, headers: &[&str], when: &str) -> Self {
+        let answer = self.answers.get_mut(&status).expect("the answer is described before its headers");
+        let header = json!({ "description": when, "schema": { "type": "string" } });
+        answer.headers.extend(headers.iter().map(|name| ((*name).to_owned(), header.clone())));
+        self
+    }
+
     /// Fails with these codes, besides those of every operation.
     pub(super) fn fails(mut self, codes: &[Code]) -> Self {
         self.codes.extend(codes);

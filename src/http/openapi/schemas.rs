@@ -55,7 +55,7 @@ impl Schemas {
 }
 
 /// An array of these.
-pub(super) fn array(items: Value) -> Value {
+pub(super) fn array(items: &Value) -> Value {
     json!({ "type": "array", "items": items })
 }
 

@@ -93,7 +93,7 @@ fn of_threads(config: &Config, schemas: &mut Schemas) -> Vec<Operation> {
             .get("/api/threads", "list_threads", "The organisation's threads, the latest first.")
             .query("limit", "Threads of a page.", &with_default(page_default, limits.page_max))
             .query("before", "A cursor from `X-Next-Cursor`.", &json!({ "type": "string", "pattern": CURSOR }))
-            .answers(200, "A page.", array(thread.clone()))
+            .answers(200, "A page.", array(&thread))
             .sends(200, &["X-Next-Cursor"])
             .fails(&[Code::Storage]),
         threads
@@ -125,7 +125,7 @@ fn of_threads(config: &Config, schemas: &mut Schemas) -> Vec<Operation> {
         Group { is_for: For::Clients, ..threads }.get("/api/providers", "list_providers", "Who can answer.").answers(
             200,
             "The configured providers.",
-            array(schemas.of::<health::Listed<'_>>()),
+            array(&schemas.of::<health::Listed<'_>>()),
         ),
         Group { is_for: For::Anybody, tag: "server", ..threads }
             .get("/", "chat_page", "The chat page.")
@@ -204,6 +204,7 @@ fn of_v1(config: &Config, schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, also, schemas.of::<openai::completion::Completion<'_>>())
             .answers_as(200, also, "text/event-stream", events::of_completions(schemas))
             .sends(200, &["Server-Timing"])
+            .may_send(200, &["X-Stream-Id", "X-Accel-Buffering"], "With a stream.")
             .fails(&[V1, ANSWER].concat()),
         v1.post("/v1/responses", "create_response", "OpenAI's responses, stateless.")
             .reads(OF_MESSAGES)
@@ -211,6 +212,7 @@ fn of_v1(config: &Config, schemas: &mut Schemas) -> Vec<Operation> {
             .answers(200, also, whole_response)
             .answers_as(200, also, "text/event-stream", events::of_responses(schemas))
             .sends(200, &["Server-Timing"])
+            .may_send(200, &["X-Stream-Id", "X-Accel-Buffering"], "With a stream.")
             .fails(&[V1, ANSWER].concat()),
         v1.get("/v1/models", "list_models", "The models of all providers that can be called.").answers(
             200,
@@ -244,7 +246,7 @@ fn of_operators(config: &Config, schemas: &mut Schemas) -> Vec<Operation> {
         operators.get("/api/admin/pacers", "list_pacers", "How the pacers stand.").answers(
             200,
             "The pacers.",
-            array(pacer.clone()),
+            array(&pacer),
         ),
         operators
             .patch("/api/admin/pacers/{provider}", "change_pacer", "Changes a pacer until the next start.")
@@ -254,7 +256,7 @@ fn of_operators(config: &Config, schemas: &mut Schemas) -> Vec<Operation> {
         operators.get("/api/admin/streams", "list_streams", "The running answers.").answers(
             200,
             "The streams.",
-            array(streams),
+            array(&streams),
         ),
         operators
             .post("/api/admin/streams/{stream}/stop", "stop_stream", "Ends a running answer for everybody.")

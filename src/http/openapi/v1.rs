@@ -4,8 +4,7 @@ use serde_json::{Value, json};
 
 use super::bodies::{IMAGE_URL, REQUEST_ID, function};
 use super::operation::reference;
-use super::schemas::Schemas;
-use super::schemas::{Body, about, flag, number, pattern, text, whole, words};
+use super::schemas::{Body, Schemas, about, flag, number, or_null, pattern, text, whole, words};
 use crate::config::Limits;
 use crate::failure::FailureBody;
 use crate::http::messages::{MAX_TOKENS_MAX, TEMPERATURE};
@@ -139,7 +138,7 @@ fn input(limits: &Limits) -> Value {
         "type": "object",
         "required": ["role", "content"],
         "properties": {
-            "type": { "const": "message" },
+            "type": or_null(words(&["message"])),
             "role": words(&["system", "developer", "user", "assistant"]),
             "content": content,
         },

@@ -7,7 +7,7 @@ use crate::config::Limits;
 use crate::event::ToolCall;
 use crate::failure::{Code, Failure};
 use crate::http::error::{ApiError, ApiResult};
-use crate::http::messages::check_image;
+use crate::http::messages::{check_image, image_detail};
 use crate::http::openai::request::unprocessable;
 
 /// Reads the input: a text, or items.
@@ -35,7 +35,12 @@ pub(super) fn read(input: Option<Value>, limits: &Limits) -> ApiResult<Vec<ChatM
 
 fn read_item(place: &str, item: &Value, limits: &Limits, messages: &mut Vec<ChatMessage>) -> ApiResult<()> {
     let text = |name: &str| item.get(name).and_then(Value::as_str);
-    match text("type").unwrap_or("message") {
+    let kind = match item.get("type") {
+        None | Some(Value::Null) => "message",
+        Some(Value::String(kind)) => kind,
+        Some(_) => return Err(ApiError::field(format!("{place}.type"), "the type of an item must be a string")),
+    };
+    match kind {
         "message" => messages.push(message(place, item, limits)?),
         "function_call" => {
             let (Some(id), Some(name), Some(arguments)) = (text("call_id"), text("name"), text("arguments")) else {
@@ -121,7 +126,8 @@ fn read_part(place: &str, written: &Value) -> ApiResult<Part> {
         },
         Some("input_image") => match text("image_url") {
             Some(url) => {
-                let part = Part::ImageUrl { image_url: ImageUrl { url, detail: text("detail") } };
+                let detail = image_detail(place, written)?;
+                let part = Part::ImageUrl { image_url: ImageUrl { url, detail } };
                 check_image(place.to_owned().into(), &part)?;
                 Ok(part)
             }
