@@ -103,8 +103,8 @@ fn of(org: &str, ttft_ms: u32, status: Status) -> Finished {
     Finished { org: OrgId::new(org), ..finished(ttft_ms, status) }
 }
 
-#[test]
-fn a_report_for_an_organisation_is_what_it_would_be_if_there_were_no_other() {
+#[tokio::test(start_paused = true)]
+async fn a_report_for_an_organisation_is_what_it_would_be_if_there_were_no_other() {
     let (shared, alone) = (Metrics::new(&config::Metrics::default()), Metrics::new(&config::Metrics::default()));
     let ours = OrgId::new("ours");
     for n in 0..40 {
