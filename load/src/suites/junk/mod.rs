@@ -31,6 +31,10 @@ pub struct Arguments {
     /// Requests.
     #[arg(short = 'n', long, default_value_t = 100_000)]
     requests: u64,
+    /// Requests before those, until what weir keeps within bounds is full: its database's caches, the newest requests
+    /// [default: 100000 where the process is known, else none].
+    #[arg(long)]
+    warm_up: Option<u64>,
     /// Clients at once.
     #[arg(short = 'c', long, default_value_t = 64)]
     clients: u64,
@@ -46,6 +50,7 @@ pub struct Arguments {
     growth_max: f64,
 }
 
+const WARM_UP: u64 = 100_000;
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 /// A shorter run says nothing about memory.
 const GROWTH_REQUESTS_MIN: u64 = 10_000;
@@ -73,17 +78,19 @@ struct Answers {
 
 /// Runs it.
 pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
-    // What has ended is kept so shortly that the middle of the run has as much of it as the end.
-    let target = Target::start(&arguments.target, Settings::default().stream("retain_ms = 1000")).await?;
+    // What weir remembers of requests for a while is soon as much as it will be.
+    let settings = Settings::default().stream("retain_ms = 1000").stream("cancel_intent_ms = 1000");
+    let target = Target::start(&arguments.target, settings).await?;
     let operator = operator(&target, arguments).await?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     let has_mock = has_mock(&operator).await?;
+    let warm_up = arguments.warm_up.unwrap_or(if target.usage().is_ok() { WARM_UP } else { 0 });
     let answers = Arc::<Answers>::default();
     let mut samples = vec![sample(&target, &operator, &answers).await?];
     let mut clients = JoinSet::new();
     let mut rng = Rng::with_seed(seed);
     for client in 0..arguments.clients {
-        let count = share(arguments.requests, arguments.clients, client);
+        let count = share(warm_up + arguments.requests, arguments.clients, client);
         // Without a key: where one is needed, nobody gets that far.
         let thread = if has_mock { target.api.create_thread().await.ok() } else { None };
         let junk = Junk::new(rng.fork(), thread);
@@ -102,9 +109,10 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
     let mut report = Report::new("junk");
     report.value("seed", seed.to_string());
     report.value("to_a_provider", has_mock);
-    report_answers(&mut report, &answers, arguments.requests);
+    report.value("warm_up", warm_up);
+    report_answers(&mut report, &answers, warm_up + arguments.requests);
     report_series(&mut report, arguments, &samples);
-    report_memory(&mut report, arguments, &samples);
+    report_memory(&mut report, arguments, warm_up, &samples);
     let health = target.api.client().get("/health").await?;
     report.check("it is in good health", health.status() == 200);
     Ok(report)
@@ -189,10 +197,10 @@ fn report_series(report: &mut Report, arguments: &Arguments, samples: &[Sample])
     report.check(format!("at most {max} series come to those from before"), before > 0 && peak <= before + max);
 }
 
-fn report_memory(report: &mut Report, arguments: &Arguments, samples: &[Sample]) {
+fn report_memory(report: &mut Report, arguments: &Arguments, warm_up: u64, samples: &[Sample]) {
     let peak = samples.iter().filter_map(|sample| sample.rss_bytes).max();
     let Some(peak) = peak else { return };
-    let growth = growth(arguments.requests, samples);
+    let growth = growth(warm_up, arguments.requests, samples);
     report.value("rss_mib_before", samples[0].rss_bytes.map(|bytes| rounded(bytes as f64 / MIB)));
     report.value("rss_mib_peak", rounded(peak as f64 / MIB));
     report.value("rss_mib_growth", growth.map(rounded));
@@ -203,11 +211,11 @@ fn report_memory(report: &mut Report, arguments: &Arguments, samples: &[Sample])
     }
 }
 
-/// How much more memory the last tenth of the run has than the tenth around its middle, in mebibytes.
-fn growth(requests: u64, samples: &[Sample]) -> Option<f64> {
+/// How much more memory the last tenth of the run after the warm-up has than the tenth around its middle, in mebibytes.
+fn growth(warm_up: u64, requests: u64, samples: &[Sample]) -> Option<f64> {
     let median = |from: f64, to: f64| {
         let is_meant = |sample: &&Sample| {
-            let at = sample.done as f64 / requests.max(1) as f64;
+            let at = (sample.done as f64 - warm_up as f64) / requests.max(1) as f64;
             (from..=to).contains(&at)
         };
         let mut sizes: Vec<_> = samples.iter().filter(is_meant).filter_map(|sample| sample.rss_bytes).collect();
@@ -231,9 +239,9 @@ mod tests {
     #[test]
     fn growth_is_from_the_middle_to_the_end() {
         let at = |done, mib: u64| Sample { done, series: 1, rss_bytes: Some(mib * 1_048_576) };
-        let samples = [at(0, 10), at(10, 40), at(50, 50), at(95, 61), at(100, 62)];
+        let samples = [at(0, 10), at(50, 20), at(110, 40), at(150, 50), at(195, 61), at(200, 62)];
 
-        assert_eq!(growth(100, &samples), Some(12.0));
-        assert_eq!(growth(100, &samples[..2]), None);
+        assert_eq!(growth(100, 100, &samples), Some(12.0));
+        assert_eq!(growth(100, 100, &samples[..3]), None);
     }
 }
