@@ -40,7 +40,7 @@ async function ask(run, options) {
 }
 
 const body = () => lastAnswer(page).locator('.body');
-const running = (selector) => page.locator(`.answer.is-running .body ${selector}`);
+const running = (selector, options) => page.locator(`.answer.is-running .body ${selector}`, options);
 const pause = (millis) => new Promise((resolve) => { setTimeout(resolve, millis); });
 
 /** Writes a text in pieces as models do. */
