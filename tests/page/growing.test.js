@@ -153,6 +153,16 @@ describe('an answer that streams', () => {
     assert.equal(await page.evaluate(() => getSelection().toString()), 'A title');
   });
 
+  it('keeps the space between what is rendered and what is not yet', async () => {
+    const held = gate();
+    await ask(async (write) => { write('The beginning, '); await held.opened; write('the middle.'); });
+    await page.waitForFunction(() => document.querySelector('.answer.is-running .body p')?.firstChild instanceof Text);
+    await page.route('**/api/render', () => {});
+    held.open();
+    await body().locator('.raw', { hasText: 'the middle.' }).waitFor();
+    assert.equal(await body().innerText(), 'The beginning, the middle.');
+  });
+
   it('of many blocks is sent to be rendered about once', async () => {
     const text = Array.from({ length: 600 }, (_, at) => `Paragraph ${at} has **some** words in it.\n\n`).join('');
     await ask((write) => type(write, text, 60, 3));

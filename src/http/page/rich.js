@@ -180,7 +180,7 @@ export class RichText {
   // --- What is not rendered yet ---------------------------------------------------
 
   #showRaw() {
-    const text = this.#open.slice(this.#rendered);
+    const text = this.#open.slice(this.#shownTo);
     if (this.#hasFailed && text.length > PLAIN_CHARS) return void this.#stayPlain();
     let shown = this.#certain(text);
     if (shown.length < text.length) {
@@ -208,6 +208,13 @@ export class RichText {
     // A new line may begin anything.
     if (!this.#isInLine && !(this.#rendered === 0 && /^\p{L}/u.test(text))) return '';
     return /^[^\n*_`~[\]()<>|#\\!&$=]*/.exec(text)[0];
+  }
+
+  /** Up to where the rendering shows the open text: it drops the spaces at the end of a paragraph. */
+  get #shownTo() {
+    let end = this.#rendered;
+    if (!this.#slot()?.matches('code')) while (this.#open[end - 1] === ' ') end--;
+    return end;
   }
 
   /** Whether what comes next goes on with the line that is rendered. */
