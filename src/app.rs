@@ -1,7 +1,8 @@
 //! App: the one file that knows everybody. Builds the store, the actors and the server, links them, and ends them in
 //! order.
 //!
-//! The actors live on one thread of their own, the upstream arbiter, together with the connections to the providers.
+//! The actors live on one thread, the upstream arbiter, together with the connections to the providers. It is the first
+//! of those that serve clients: with one such thread, a request and its answer never change threads.
 //! The order of the end: new messages are refused; running answers finish, or are interrupted when their time is over;
 //! every listener gets its `done`; the server closes its connections; the store writes what is queued and closes.
 
@@ -12,8 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Arbiter};
-use actix_web::dev::ServerHandle;
+use actix::{Actor, Arbiter, ArbiterHandle};
 use actix_web::web::Data;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -29,6 +29,7 @@ use crate::actors::target::{Target, Targets};
 use crate::chat::ProviderName;
 use crate::config::{self, Config, Dialect, Live, Origin, Provider};
 use crate::event::Status;
+use crate::http::accept::Serving;
 use crate::http::openapi::Descriptions;
 use crate::http::session::Sessions;
 use crate::http::{Api, Drain, server};
@@ -219,8 +220,9 @@ pub struct App {
     /// Where metrics and administration are; `None`: there, too.
     pub admin_address: Option<SocketAddr>,
     api: Data<Api>,
-    servers: Vec<ServerHandle>,
-    arbiter: Arbiter,
+    servers: Vec<Serving>,
+    /// The threads that serve. The first one has the actors, too.
+    arbiters: Vec<Arbiter>,
     given_up: oneshot::Receiver<()>,
 }
 
@@ -234,8 +236,9 @@ impl App {
         let store = Store::open(&StoreOptions::new(&config.store))?;
         let metrics = Arc::new(Metrics::new(&config.metrics).counting(callable(&config)).with_routes(routes(&config)));
         let live = Live::new(config, origin);
-        let arbiter = Arbiter::new();
-        let upstream = start_on(&arbiter, live.clone(), store.clone(), metrics.clone(), make).await;
+        let arbiters: Vec<_> = (0..server::threads(&live.get())).map(|_| Arbiter::new()).collect();
+        let threads: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
+        let upstream = start_on(&threads[0], live.clone(), store.clone(), metrics.clone(), make).await;
         let Upstream { coalescer, pacers, given_up } = upstream.map_err(StartError::Provider)?;
         let drain = Drain::default();
         let config = live.get();
@@ -261,11 +264,10 @@ impl App {
         let mut servers = Vec::new();
         let listeners = [Some((listener, surface)), admin_listener.map(|other| (other, server::Surface::Operations))];
         for (listener, surface) in listeners.into_iter().flatten() {
-            let running = server::serve(listener, api.clone(), surface, &config).map_err(StartError::Server)?;
-            servers.push(running.handle());
-            actix_web::rt::spawn(running);
+            let running = server::serve(&listener, &threads, api.clone(), surface, &config);
+            servers.push(running.map_err(StartError::Server)?);
         }
-        Ok(Self { address, admin_address, api, servers, arbiter, given_up })
+        Ok(Self { address, admin_address, api, servers, arbiters, given_up })
     }
 
     /// Waits until permanent actors have died too often to go on.
@@ -295,13 +297,14 @@ impl App {
             log::warn!(count; "running answers were interrupted");
         }
         self.until_idle(INTERRUPT_WAIT_MAX).await;
-        for server in &self.servers {
-            server.stop(true).await;
+        for server in self.servers {
+            server.stop().await;
         }
         self.api.store.close().await;
-        self.arbiter.stop();
-        let arbiter = self.arbiter;
-        let _ = actix_web::web::block(move || arbiter.join()).await;
+        for arbiter in self.arbiters {
+            arbiter.stop();
+            let _ = actix_web::web::block(move || arbiter.join()).await;
+        }
     }
 
     /// Waits until no answer runs, but not longer than `wait_max`.
@@ -332,7 +335,7 @@ fn routes(config: &Config) -> impl Iterator<Item = (&str, &str)> {
 
 /// Starts the actors on `arbiter`.
 async fn start_on(
-    arbiter: &Arbiter,
+    arbiter: &ArbiterHandle,
     live: Live,
     store: Store,
     metrics: Arc<Metrics>,

@@ -1,6 +1,7 @@
 //! HTTP: the whole public API on one screen, and what its handlers share. Handlers read a request, ask once, and write
 //! the answer; they decide nothing. Only `turns.rs` asks again, when a thread has moved on meanwhile.
 
+pub mod accept;
 mod admin;
 mod caller;
 mod cancel;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::HttpServiceBuilder;
+use actix_rt::ArbiterHandle;
 use actix_service::{IntoServiceFactory, Service, apply_fn_factory, map_config};
 use actix_web::body::MessageBody;
-use actix_web::dev::{AppConfig, Server, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::dev::{AppConfig, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::KeepAlive;
 use actix_web::middleware::{NormalizePath, from_fn};
 use actix_web::rt::net::TcpStream;
@@ -19,6 +20,7 @@ use actix_web::{App, Error};
 use actix_web_lab::middleware::CatchPanic;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::accept::{Bounds, Serving, Stop};
 use super::connection::follow::follow;
 use super::connection::places::{Kind, Places};
 use super::connection::{Connection, Line, Patience, say};
@@ -28,8 +30,6 @@ use crate::metrics::Metrics;
 
 /// Connections that the system may hold until they are accepted: a burst of clients comes at once.
 const BACKLOG: i32 = 4_096;
-/// The most threads that the framework starts.
-const WORKERS_MAX: usize = 512;
 /// How long a connection may take that is one too many.
 const EXTRA_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a connection may take to close.
@@ -80,24 +80,27 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Starts to serve on `listener`. The caller decides when to stop.
-pub fn serve(listener: TcpListener, api: Data<Api>, surface: Surface, config: &Config) -> io::Result<Server> {
-    let server = &config.server;
+/// How many threads serve: one less than there are cores, unless `config` says; the system and the store need theirs.
+pub fn threads(config: &Config) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = if server.workers == 0 { cores() } else { server.workers }.min(WORKERS_MAX);
-    let keep_alive = Duration::from_millis(server.keep_alive_ms);
-    let patience = Patience { head: Duration::from_millis(server.head_timeout_ms), idle: keep_alive };
+    if config.server.workers == 0 { cores().saturating_sub(1).max(1) } else { config.server.workers }
+}
+
+/// Starts to serve on `listener`, on these threads. The caller decides when to stop.
+pub fn serve(
+    listener: &TcpListener,
+    threads: &[ArbiterHandle],
+    api: Data<Api>,
+    surface: Surface,
+    config: &Config,
+) -> io::Result<Serving> {
+    let keep_alive = Duration::from_millis(config.server.keep_alive_ms);
+    let patience = Patience { head: Duration::from_millis(config.server.head_timeout_ms), idle: keep_alive };
     let (connections_max, beyond_max) = (files::connections_max(config), files::beyond_max(config));
     let places = Places::new(connections_max, beyond_max);
     let stalled_after = Duration::from_millis(config.stream.slow_reader_timeout_ms);
-    let server = Server::build()
-        .workers(workers)
-        .max_concurrent_connections((connections_max + beyond_max).div_ceil(workers))
-        .shutdown_timeout(1)
-        .disable_signals();
-    let stop = server.graceful_shutdown_signal();
-    let service = move || {
-        let stop = stop.clone();
+    let bounds = Bounds { connections_max: connections_max + beyond_max, end_wait_max: CLOSE_WAIT_MAX };
+    Serving::start(listener, threads, bounds, move |stop: Stop| {
         let http = HttpServiceBuilder::default()
             .keep_alive(KeepAlive::from(keep_alive))
             // The connection has this clock, for every head.
@@ -105,17 +108,13 @@ pub fn serve(listener: TcpListener, api: Data<Api>, surface: Surface, config: &C
             .client_disconnect_timeout(CLOSE_WAIT_MAX)
             .h1_allow_half_closed(false)
             // Undocumented; without it, idle connections would hold up the end.
-            .graceful_shutdown_signal(move || {
-                let stop = stop.clone();
-                async move { stop.notified().await }
-            })
+            .graceful_shutdown_signal(move || stop.clone().asked())
             .on_connect_ext(|connection: &Connection<TcpStream>, data| {
                 data.insert(connection.line());
             })
             .h1(map_config(app(api.clone(), surface).into_factory(), |()| AppConfig::default()));
-        with_places(http, places.clone(), api.metrics.clone(), patience, stalled_after)
-    };
-    Ok(server.listen("weir", listener, service)?.run())
+        with_places(http, places, api.metrics.clone(), patience, stalled_after)
+    })
 }
 
 /// Serves connections by `http`, as far as there is place for them, and tells the others.
