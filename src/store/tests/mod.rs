@@ -7,6 +7,7 @@ mod files;
 mod history;
 mod log;
 mod model;
+mod near;
 mod opening;
 mod power;
 mod queue;
