@@ -11,7 +11,8 @@ use super::refusal::Refusal;
 use super::{StoreOptions, near, wal};
 
 /// The way from each schema to the next one. Its length is the version of this schema.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_threads_messages_requests.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_threads_messages_requests.sql"), include_str!("migrations/0002_fewer_pages.sql")];
 
 /// Says in the file whose it is ("weir" in ASCII).
 pub(super) const APPLICATION_ID: i32 = 0x7765_6972;
