@@ -54,7 +54,7 @@ impl WeakStore {
 
 enum Engine {
     /// A database file and the threads around it.
-    Service(Service),
+    Service(Box<Service>),
     /// A database in memory, worked on by whoever calls.
     Inline(Box<Mutex<Writer>>),
 }
@@ -70,7 +70,7 @@ impl Store {
     pub(super) fn open_with(options: &StoreOptions, sync: impl sync::OpenSync) -> Result<Self, StoreError> {
         let watch = Arc::new(Watch::default());
         let (service, recovered) = Service::start(options, &watch, sync)?;
-        Ok(Self::of(Engine::Service(service), watch, recovered, options))
+        Ok(Self::of(Engine::Service(Box::new(service)), watch, recovered, options))
     }
 
     /// A store in memory that works on the caller's thread and answers at once: for simulations.
