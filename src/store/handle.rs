@@ -324,8 +324,7 @@ impl Store {
     }
 
     /// Writes once more what could not be written, carries out what is queued, moves the log into the database and ends
-    /// the threads. Everything after it is
-    /// answered with [`StoreError::Stopped`].
+    /// the threads. Everything after it is answered with [`StoreError::Stopped`].
     pub async fn close(&self) {
         if self.inner.repairs.len() > 0 {
             self.repair().await;

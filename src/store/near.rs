@@ -10,7 +10,8 @@
 //!   whenever another one has written. Should the kernel, short of memory, have dropped a page all the same, it costs
 //!   one read of the disk, once, and no promise.
 //! - *Not for others.* Whoever finds the one connection in use, or hears from SQLite that something is locked, asks the
-//!   readers. In SQLite's log mode nobody who writes or moves the log keeps a reader out.
+//!   readers. Nobody who writes or moves the log keeps a reader out, but for the microseconds in which a log begins
+//!   anew.
 //! - *Not for long.* A history of more than some tens of messages, or of more than some tens of kilobytes, is left to
 //!   the readers; SQLite itself refuses to load a longer value here. That a thread is long is remembered.
 //!
