@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::history::Bounds;
 use super::jobs::{Level, Write};
+use super::near::{self, About};
 use super::readers;
 use super::repairs::{End, Repairs, Round};
 use super::requests::KeyAge;
@@ -52,7 +54,7 @@ impl WeakStore {
 
 enum Engine {
     /// A database file and the threads around it.
-    Service(Service),
+    Service(Box<Service>),
     /// A database in memory, worked on by whoever calls.
     Inline(Box<Mutex<Writer>>),
 }
@@ -68,7 +70,7 @@ impl Store {
     pub(super) fn open_with(options: &StoreOptions, sync: impl sync::OpenSync) -> Result<Self, StoreError> {
         let watch = Arc::new(Watch::default());
         let (service, recovered) = Service::start(options, &watch, sync)?;
-        Ok(Self::of(Engine::Service(service), watch, recovered, options))
+        Ok(Self::of(Engine::Service(Box::new(service)), watch, recovered, options))
     }
 
     /// A store in memory that works on the caller's thread and answers at once: for simulations.
@@ -89,7 +91,9 @@ impl Store {
     /// Makes a thread. Durable.
     pub async fn create_thread(&self, new: NewThread) -> Result<Thread, StoreError> {
         let id = ThreadId::generate();
-        self.write(Level::Durable, move |db, now| threads::create(db, &id, &new, now)).await
+        let made = self.write(Level::Durable, move |db, now| threads::create(db, &id, &new, now)).await?;
+        self.touch(About::Thread(&made.org_id, &made.id));
+        Ok(made)
     }
 
     /// An organisation's threads, most recently updated first, and where the next page begins.
@@ -111,8 +115,13 @@ impl Store {
         messages_max: usize,
         before_sequence: Option<i64>,
     ) -> Result<Option<(Thread, Vec<Message>)>, StoreError> {
+        let about = About::Thread(org, id);
         let (org, id) = (org.clone(), id.clone());
-        self.read(move |db| threads::read(db, &org, &id, messages_max, before_sequence)).await
+        let thread = self.read(move |db| threads::read(db, &org, &id, messages_max, before_sequence)).await?;
+        if thread.is_some() && before_sequence.is_none() {
+            self.touch(about);
+        }
+        Ok(thread)
     }
 
     /// One message.
@@ -150,14 +159,25 @@ impl Store {
         messages_max: usize,
         next: Option<&Content>,
     ) -> Result<History, StoreError> {
+        let about = About::Thread(org, thread);
+        let bounds = Bounds { rows: near::ROWS_MAX, bytes: near::BYTES_MAX };
+        let read = |db: &Connection| history::read_within(db, org, thread, messages_max, next.cloned(), bounds);
+        if let Some(answer) = self.ask_near(about, read) {
+            return answer;
+        }
         let (org, thread, next) = (org.clone(), thread.clone(), next.cloned());
-        self.read(move |db| history::read(db, &org, &thread, messages_max, next)).await
+        let history = self.read(move |db| history::read(db, &org, &thread, messages_max, next)).await?;
+        self.touch(about);
+        Ok(history)
     }
 
     /// Opens a turn. Written.
     pub async fn open_turn(&self, turn: OpenTurn) -> Result<(), StoreError> {
         let keys = self.inner.keys;
-        self.write(Level::Written, move |db, now| turns::open(db, &turn, keys, now)).await
+        let (org, thread) = (turn.request.id.org().clone(), turn.thread.clone());
+        self.write(Level::Written, move |db, now| turns::open(db, &turn, keys, now)).await?;
+        self.touch(About::Thread(&org, &thread));
+        Ok(())
     }
 
     /// Keeps the text of a running answer so far. Not answered, and dropped when the queue is full: the next one
@@ -215,6 +235,9 @@ impl Store {
 
     /// One request.
     pub async fn request(&self, id: &RequestId) -> Result<Option<StoredRequest>, StoreError> {
+        if let Some(answer) = self.ask_near(About::Anything, |db| requests::find(db, id).map(Some)) {
+            return answer;
+        }
         let id = id.clone();
         self.read(move |db| requests::find(db, &id)).await
     }
@@ -225,8 +248,12 @@ impl Store {
         org: &OrgId,
         key: &str,
     ) -> Result<Option<StoredRequest>, StoreError> {
-        let (org, key) = (org.clone(), key.to_owned());
         let (keys, now) = (self.inner.keys, self.inner.clock.now());
+        let find = |db: &Connection| requests::find_by_key(db, org, key, keys, now).map(Some);
+        if let Some(answer) = self.ask_near(About::Anything, find) {
+            return answer;
+        }
+        let (org, key) = (org.clone(), key.to_owned());
         self.read(move |db| requests::find_by_key(db, &org, &key, keys, now)).await
     }
 
@@ -296,8 +323,8 @@ impl Store {
         Stats { queued, unsettled, recovered: self.inner.recovered, ..self.inner.watch.stats() }
     }
 
-    /// Writes once more what could not be written, carries out what is queued, moves the log into the database and ends the threads. Everything after it is
-    /// answered with [`StoreError::Stopped`].
+    /// Writes once more what could not be written, carries out what is queued, moves the log into the database and ends
+    /// the threads. Everything after it is answered with [`StoreError::Stopped`].
     pub async fn close(&self) {
         if self.inner.repairs.len() > 0 {
             self.repair().await;
@@ -345,6 +372,33 @@ impl Store {
             job.answer(None);
         }
         answer
+    }
+
+    /// Asks without a change of thread, where that takes no waiting.
+    fn ask_near<T>(
+        &self,
+        about: About<'_>,
+        work: impl FnOnce(&Connection) -> Result<Option<T>, StoreError>,
+    ) -> Option<Result<T, StoreError>> {
+        match &self.inner.engine {
+            Engine::Service(service) => service.ask_near(about, work),
+            Engine::Inline(_) => None,
+        }
+    }
+
+    fn touch(&self, about: About<'_>) {
+        if let Engine::Service(service) = &self.inner.engine {
+            service.touch(about);
+        }
+    }
+
+    /// Keeps the connection for questions on the asker's thread in use until it is dropped.
+    #[cfg(test)]
+    pub(super) fn hold_near(&self) -> impl Drop + '_ {
+        match &self.inner.engine {
+            Engine::Service(service) => service.hold_near(),
+            Engine::Inline(_) => panic!("a store in memory has no such connection"),
+        }
     }
 
     pub(super) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>

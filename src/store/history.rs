@@ -1,5 +1,6 @@
 //! The SQL of history: which messages of a thread belong into the next prompt. On the path to the first token.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::rows::{self, MESSAGE_COLUMNS_LEN, message_columns};
@@ -16,6 +17,47 @@ pub(super) fn read(
     messages_max: usize,
     next: Option<Content>,
 ) -> Result<History, StoreError> {
+    let history = read_within(db, org, thread, messages_max, next, Bounds::NONE)?;
+    Ok(history.expect("nothing is too long where there is no bound"))
+}
+
+/// How much may be read of a thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+}
+
+impl Bounds {
+    const NONE: Self = Self { rows: usize::MAX, bytes: usize::MAX };
+
+    /// Whether this row is within them, after those before it.
+    fn take(&mut self, row: &Row<'_>) -> rusqlite::Result<bool> {
+        if self.bytes == usize::MAX {
+            return Ok(true);
+        }
+        let mut bytes = 0;
+        for column in 0..MESSAGE_COLUMNS_LEN {
+            if let ValueRef::Text(text) = row.get_ref(column)? {
+                bytes += text.len();
+            }
+        }
+        let (rows_left, bytes_left) = (self.rows.checked_sub(1), self.bytes.checked_sub(bytes));
+        self.rows = rows_left.unwrap_or(0);
+        self.bytes = bytes_left.unwrap_or(0);
+        Ok(rows_left.is_some() && bytes_left.is_some())
+    }
+}
+
+/// As [`read`]; `None` when more than that had to be read.
+pub(super) fn read_within(
+    db: &Connection,
+    org: &OrgId,
+    thread: &ThreadId,
+    messages_max: usize,
+    next: Option<Content>,
+    mut bounds: Bounds,
+) -> Result<Option<History>, StoreError> {
     threads::check_exists(db, org, thread)?;
     let mut select = db.prepare_cached(concat!(
         "SELECT ",
@@ -29,6 +71,9 @@ pub(super) fn read(
         while !pick.is_done()
             && let Some(row) = rows.next()?
         {
+            if !bounds.take(row)? {
+                return Ok(None);
+            }
             if let Some(Replaced { sequence, before }) = pick.offer(row)? {
                 newest = match before {
                     Some(before) => Some(sequence_of(db, thread, &before)?.unwrap_or(i64::MAX).min(sequence - 1)),
@@ -38,7 +83,7 @@ pub(super) fn read(
             }
         }
     }
-    Ok(pick.finish())
+    Ok(Some(pick.finish()))
 }
 
 /// Decides message by message, newest first.

@@ -13,7 +13,7 @@
 //! | `jobs.rs`, `writer.rs` | a write, a group of writes, the thread that commits them |
 //! | `sync.rs`, `wal.rs` | durable acknowledgements; moving the log into the database |
 //! | `repairs.rs` | ends of answers that could not be written yet |
-//! | `readers.rs` | the threads that read |
+//! | `readers.rs`, `near.rs` | the threads that read; what is answered without them |
 //! | `files.rs` | the lock, and whether the files are still there |
 //! | `inspect.rs` | looks at a database without opening it |
 //! | `schema.rs`, `recovery.rs`, `migrations/` | opening, migrating, what a crash left behind |
@@ -28,6 +28,7 @@ mod handle;
 mod history;
 mod inspect;
 mod jobs;
+mod near;
 mod options;
 mod readers;
 mod recovery;

@@ -26,6 +26,8 @@ pub struct StoreOptions {
     pub readers: usize,
     /// The most reads that may wait.
     pub reads_max: usize,
+    /// How many threads count as recent: what is asked about them is in memory, and answered on the asker's thread.
+    pub recent_max: usize,
     /// How long a connection waits for another one's lock.
     pub busy_timeout_ms: u64,
     /// How long an idempotency key is remembered.
@@ -45,6 +47,7 @@ impl StoreOptions {
             log_pages_max: 8_000,
             readers: config.readers,
             reads_max: 4096,
+            recent_max: 4096,
             busy_timeout_ms: 5000,
             idempotency_ms: config.idempotency_ms,
             clock: Clock::default(),

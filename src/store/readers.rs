@@ -97,7 +97,10 @@ where
 }
 
 /// Runs `work` on one state of the database.
-fn look<T>(db: &Connection, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+pub(super) fn look<T>(
+    db: &Connection,
+    work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     db.prepare_cached("BEGIN")?.execute([])?;
     let result = work(db);
     // SQLite itself ends the transaction on some errors of the disk.

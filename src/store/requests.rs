@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::is_conflict;
 use super::rows::{self, call_role_word, finish_reason_word, request_columns, to_json};
-use super::{EndedRequest, NewRequest, OrgId, RequestId, StoreError, StoredRequest, UnixMs, threads};
+use super::{EndedRequest, NewRequest, OrgId, RequestId, StoreError, StoredRequest, ThreadId, UnixMs, threads};
 
 /// How long a request without a thread is remembered, unless its key is for longer. One with a thread lives as long as
 /// the thread.
@@ -34,10 +34,27 @@ pub(super) fn add(db: &Connection, new: &NewRequest, keys: KeyAge, now: UnixMs) 
     if let Some((thread, _, _)) = &new.turn {
         threads::check_exists(db, new.id.org(), thread)?;
     }
-    insert(db, new, keys, now)
+    insert(db, new, FoundBy::Thread, keys, now)?;
+    Ok(())
 }
 
-pub(super) fn insert(db: &Connection, new: &NewRequest, keys: KeyAge, now: UnixMs) -> Result<(), StoreError> {
+/// How a request is found when its thread is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FoundBy {
+    /// By the answer that it asked for first, which has its number.
+    Answer,
+    /// By an index, if it has a thread.
+    Thread,
+}
+
+/// Inserts a row; its number.
+pub(super) fn insert(
+    db: &Connection,
+    new: &NewRequest,
+    found_by: FoundBy,
+    keys: KeyAge,
+    now: UnixMs,
+) -> Result<i64, StoreError> {
     if let Some(key) = &new.idempotency_key {
         // The purge comes when it comes; a key must not live longer than promised because of that.
         let mut forget = db.prepare_cached(
@@ -49,8 +66,8 @@ pub(super) fn insert(db: &Connection, new: &NewRequest, keys: KeyAge, now: UnixM
     let mut insert = db.prepare_cached(
         "INSERT INTO requests
          (org_id, id, idempotency_key, body_digest, role, thread_id, user_message_id, message_id, stream_id, provider,
-          model, status, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'streaming', ?12)",
+          model, status, created_at, found_by_thread)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'streaming', ?12, ?13)",
     )?;
     let (thread, user, answer) = match &new.turn {
         Some((thread, user, answer)) => (Some(thread.as_str()), user.as_ref().map(|id| id.as_str()), Some(answer)),
@@ -69,9 +86,10 @@ pub(super) fn insert(db: &Connection, new: &NewRequest, keys: KeyAge, now: UnixM
         new.provider,
         new.model,
         now,
+        found_by == FoundBy::Thread && new.turn.is_some(),
     ]);
     match inserted {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(db.last_insert_rowid()),
         Err(error) if is_conflict(&error) => Err(conflict(db, new, error)?),
         Err(error) => Err(error.into()),
     }
@@ -124,6 +142,41 @@ pub(super) fn find_by_key(
     Ok(select.query_row(params![org.as_str(), key, keys.since(now)], read).optional()?)
 }
 
+/// Deletes the requests of a thread that is there.
+pub(super) fn delete_of_thread(db: &Connection, thread: &ThreadId) -> Result<(), StoreError> {
+    let mut by_answer = db.prepare_cached(
+        "DELETE FROM requests WHERE number IN (SELECT request_number FROM messages WHERE thread_id = ?1)",
+    )?;
+    by_answer.execute([thread.as_str()])?;
+    let mut by_thread = db.prepare_cached("DELETE FROM requests WHERE thread_id = ?1 AND found_by_thread = 1")?;
+    by_thread.execute([thread.as_str()])?;
+    Ok(())
+}
+
+/// Notes that requests have ended from which on the next start need not look for what runs, a bounded number at a time.
+/// True when there may be more.
+///
+/// So each is looked at once after its end, and no index of what runs has to be changed when one begins and when one
+/// ends. It has ended with its answer, which may run longer, and neither begins again.
+fn note_ended(db: &Connection) -> Result<bool, StoreError> {
+    let mut bounds = db.prepare_cached(
+        "SELECT running_from, (SELECT coalesce(max(number), 0) + 1 FROM requests) FROM store WHERE id = 1",
+    )?;
+    let (from, end): (i64, i64) = bounds.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let to = end.min(from.saturating_add(PURGE_ROWS_MAX as i64));
+    let mut first_running = db.prepare_cached(
+        "SELECT number FROM requests WHERE number >= ?1 AND number < ?2
+         AND (status = 'streaming' OR (SELECT status FROM messages WHERE id = requests.message_id) = 'streaming')
+         ORDER BY number LIMIT 1",
+    )?;
+    let running: Option<i64> = first_running.query_row([from, to], |row| row.get(0)).optional()?;
+    let next = running.unwrap_or(to);
+    if next > from {
+        db.prepare_cached("UPDATE store SET running_from = ?1 WHERE id = 1")?.execute([next])?;
+    }
+    Ok(running.is_none() && to < end)
+}
+
 /// Forgets what is older than promised, a bounded number of rows at a time. True when there may be more.
 pub(super) fn purge(db: &Connection, keys: KeyAge, now: UnixMs) -> Result<bool, StoreError> {
     let rows_max = PURGE_ROWS_MAX as i64;
@@ -139,7 +192,7 @@ pub(super) fn purge(db: &Connection, keys: KeyAge, now: UnixMs) -> Result<bool, 
     )?;
     let since = now.saturating_sub(STATELESS_AGE_MAX_MS).min(keys.since(now));
     let deleted = forget_stateless.execute(params![since, rows_max])?;
-    Ok(forgotten.max(deleted) >= PURGE_ROWS_MAX)
+    Ok(note_ended(db)? || forgotten.max(deleted) >= PURGE_ROWS_MAX)
 }
 
 /// Which promise an insert would have broken.

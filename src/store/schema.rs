@@ -4,13 +4,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use super::refusal::Refusal;
-use super::{StoreOptions, wal};
+use super::{StoreOptions, near, wal};
 
 /// The way from each schema to the next one. Its length is the version of this schema.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_threads_messages_requests.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_threads_messages_requests.sql"), include_str!("migrations/0002_fewer_pages.sql")];
 
 /// Says in the file whose it is ("weir" in ASCII).
 pub(super) const APPLICATION_ID: i32 = 0x7765_6972;
@@ -21,7 +23,7 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 /// How long the connection that moves the log waits for readers, while it holds up the writer.
 const LOG_BUSY_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Up to this size the whole database is checked when it is opened.
+/// Up to this size the whole database is checked when it is opened, and counts as small.
 const CHECK_BYTES_MAX: i64 = 64 * 1024 * 1024;
 
 /// Opens the connection that writes, and brings the schema up to date.
@@ -60,6 +62,21 @@ pub(super) fn open_reader(options: &StoreOptions) -> rusqlite::Result<Connection
     db.pragma_update(None, "query_only", true)?;
     db.pragma_update(None, "cache_size", -4096)?;
     Ok(db)
+}
+
+/// Opens a connection for short questions by those who must not wait.
+pub(super) fn open_near(options: &StoreOptions) -> rusqlite::Result<Connection> {
+    let db = open_reader(options)?;
+    db.busy_timeout(Duration::ZERO)?;
+    // A longer row is not loaded, but refused.
+    db.set_limit(Limit::SQLITE_LIMIT_LENGTH, near::BYTES_MAX as i32)?;
+    Ok(db)
+}
+
+/// Whether the database is so small that it was read as a whole when it was opened, if it was there already.
+pub(super) fn is_small(db: &Connection) -> rusqlite::Result<bool> {
+    let pages: i64 = db.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get(0))?;
+    Ok(pages * wal::PAGE_BYTES <= CHECK_BYTES_MAX)
 }
 
 /// Opens a connection that moves the log into the database and does nothing else.

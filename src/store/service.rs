@@ -1,6 +1,7 @@
 //! Service: the threads of a store with a database file, and the queues to them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
@@ -10,6 +11,7 @@ use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot};
 
 use super::files::{self, Claim};
 use super::jobs::{Level, Write};
+use super::near::{About, Near};
 use super::readers::{Question, Questions, Reader};
 use super::refusal::Refusal;
 use super::sync::{self, OpenSync, SyncFn, Waiting};
@@ -26,6 +28,8 @@ pub(super) struct Service {
     places: Arc<Semaphore>,
     places_max: usize,
     questions: Arc<Questions>,
+    near: Near,
+    watch: Arc<Watch>,
     readers: Mutex<Vec<JoinHandle<()>>>,
     /// Its other end is dropped when nothing of the store is left.
     ended: tokio::sync::watch::Receiver<()>,
@@ -41,7 +45,7 @@ impl Service {
         let claim = Claim::of(&options.path)?;
         let options = &StoreOptions { path: claim.path().to_owned(), ..options.clone() };
         let opened = Opened::new(options, watch, &claim, open_sync).map_err(|refusal| refusal.about(&options.path))?;
-        let Opened { writer, recovered, sync, log: log_db, readers: reader_dbs } = opened;
+        let Opened { writer, recovered, sync, log: log_db, readers: reader_dbs, near } = opened;
         if recovered != Recovered::default() {
             let Recovered { messages, requests } = recovered;
             log::warn!("the last process left {messages} answers and {requests} requests running: interrupted now");
@@ -78,6 +82,8 @@ impl Service {
             places: Arc::new(Semaphore::new(places_max)),
             places_max,
             questions,
+            near: Near::new(near, options.recent_max),
+            watch: Arc::clone(watch),
             readers: Mutex::new(readers),
             ended,
         };
@@ -116,7 +122,30 @@ impl Service {
 
     /// Queues a question.
     pub(super) fn ask(&self, question: Question) -> Result<(), StoreError> {
+        self.watch.reads.fetch_add(1, Relaxed);
         self.questions.ask(question)
+    }
+
+    /// The answer, at once and on this thread, if that takes no waiting; see `near.rs`.
+    pub(super) fn ask_near<T>(
+        &self,
+        about: About<'_>,
+        work: impl FnOnce(&Connection) -> Result<Option<T>, StoreError>,
+    ) -> Option<Result<T, StoreError>> {
+        let answer = self.near.ask(about, work)?;
+        self.watch.reads_near.fetch_add(1, Relaxed);
+        Some(answer)
+    }
+
+    /// What is asked about this next is in memory.
+    pub(super) fn touch(&self, about: About<'_>) {
+        self.near.touch(about);
+    }
+
+    /// Keeps the connection for questions on the asker's thread in use until it is dropped.
+    #[cfg(test)]
+    pub(super) fn hold_near(&self) -> impl Drop + '_ {
+        self.near.hold()
     }
 
     /// How many writes are under way.
@@ -133,6 +162,7 @@ impl Service {
     pub(super) async fn close(&self) {
         self.places.close();
         self.questions.close();
+        self.near.close();
         {
             // Under one lock, so that the first order to close is the one that brings the readers.
             let mut readers = self.readers.lock();
@@ -147,6 +177,8 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.questions.close();
+        // Before the writer learns that there is nobody left, and closes its own.
+        self.near.close();
     }
 }
 
@@ -157,6 +189,7 @@ struct Opened {
     sync: SyncFn,
     log: Connection,
     readers: Vec<Connection>,
+    near: Connection,
 }
 
 impl Opened {
@@ -170,8 +203,9 @@ impl Opened {
         let sync = open_sync(&files::log_of(&options.path))?;
         let log = schema::open_for_log(options)?;
         let readers = (0..options.readers.max(1)).map(|_| schema::open_reader(options)).collect::<Result<_, _>>()?;
+        let near = schema::open_near(options)?;
         writer.watch_over(claim.files()?);
-        Ok(Self { writer, recovered, sync, log, readers })
+        Ok(Self { writer, recovered, sync, log, readers, near })
     }
 }
 

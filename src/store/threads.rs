@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::rows::{self, message_columns, thread_columns};
-use super::{Cursor, Message, MessageId, NewThread, OrgId, StoreError, Thread, ThreadId, UnixMs};
+use super::{Cursor, Message, MessageId, NewThread, OrgId, StoreError, Thread, ThreadId, UnixMs, requests};
 
 /// The longest preview of a message, in characters.
 const PREVIEW_CHARS_MAX: usize = 120;
@@ -110,11 +110,11 @@ pub(super) fn patch(
 }
 
 pub(super) fn delete(db: &Connection, org: &OrgId, id: &ThreadId) -> Result<(), StoreError> {
-    let mut delete = db.prepare_cached("DELETE FROM threads WHERE id = ?1 AND org_id = ?2")?;
-    match delete.execute([id.as_str(), org.as_str()])? {
-        0 => Err(StoreError::ThreadNotFound),
-        _ => Ok(()),
-    }
+    check_exists(db, org, id)?;
+    requests::delete_of_thread(db, id)?;
+    // Its messages go with it.
+    db.prepare_cached("DELETE FROM threads WHERE id = ?1 AND org_id = ?2")?.execute([id.as_str(), org.as_str()])?;
+    Ok(())
 }
 
 pub(super) fn check_exists(db: &Connection, org: &OrgId, id: &ThreadId) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::requests::KeyAge;
+use super::requests::{FoundBy, KeyAge};
 use super::rows::{self, content_columns, finish_reason_word, list_to_json, object_to_json, to_json};
 use super::{
     Bill, Checkpoint, NewRequest, NewUserMessage, OpenTurn, OrgId, Settle, Settled, StoreError, StreamId, ThreadId,
@@ -27,11 +27,15 @@ pub(super) fn open(db: &Connection, turn: &OpenTurn, keys: KeyAge, now: UnixMs) 
         }
         None => last_user_id(db, &turn.thread)?,
     };
+    let ids = (turn.thread.clone(), asked_by.clone(), turn.answer.clone());
+    let request = NewRequest { turn: Some(ids), ..turn.request.clone() };
+    let request_number = requests::insert(db, &request, FoundBy::Answer, keys, now)?;
     let sequence = place.next_sequence + i64::from(turn.user.is_some());
     let mut insert = db.prepare_cached(
         "INSERT INTO messages
-         (id, thread_id, sequence, parent_id, role, content, status, provider, model, created_at, stream_id)
-         VALUES (?1, ?2, ?3, ?4, 'assistant', '', 'streaming', ?5, ?6, ?7, ?8)",
+         (id, thread_id, sequence, parent_id, role, content, status, provider, model, created_at, stream_id,
+          request_number)
+         VALUES (?1, ?2, ?3, ?4, 'assistant', '', 'streaming', ?5, ?6, ?7, ?8, ?9)",
     )?;
     let answer = turn.answer.as_str();
     let thread = turn.thread.as_str();
@@ -43,12 +47,10 @@ pub(super) fn open(db: &Connection, turn: &OpenTurn, keys: KeyAge, now: UnixMs) 
         turn.provider,
         turn.model,
         now,
-        turn.stream.as_str()
+        turn.stream.as_str(),
+        request_number
     ])?;
-    touch_for_turn(db, turn, now)?;
-    let ids = (turn.thread.clone(), asked_by, turn.answer.clone());
-    let request = NewRequest { turn: Some(ids), ..turn.request.clone() };
-    requests::insert(db, &request, keys, now)
+    touch_for_turn(db, turn, now)
 }
 
 /// The text of a running answer so far. Nothing happens when the answer does not run any more.

@@ -29,6 +29,10 @@ pub struct Stats {
     pub checkpoints_dropped: u64,
     /// Ends of answers and requests that could not be written, and are tried again.
     pub unsettled: u64,
+    /// Questions that went to the threads that read.
+    pub reads: u64,
+    /// Questions that were answered on the thread of whoever asked.
+    pub reads_near: u64,
     /// What the last end of the process had left running.
     pub recovered: Recovered,
 }
@@ -64,6 +68,8 @@ pub(super) struct Watch {
     pub(super) groups_failed: AtomicU64,
     pub(super) fsyncs: AtomicU64,
     pub(super) checkpoints_dropped: AtomicU64,
+    pub(super) reads: AtomicU64,
+    pub(super) reads_near: AtomicU64,
     pub(super) stopped: AtomicBool,
     has_failed: AtomicBool,
     failure: Mutex<Option<String>>,
@@ -109,6 +115,8 @@ impl Watch {
             fsyncs: self.fsyncs.load(Relaxed),
             checkpoints_dropped: self.checkpoints_dropped.load(Relaxed),
             unsettled: 0,
+            reads: self.reads.load(Relaxed),
+            reads_near: self.reads_near.load(Relaxed),
             recovered: Recovered::default(),
         }
     }

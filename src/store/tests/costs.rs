@@ -82,6 +82,8 @@ fn costs(others: i64, turns: i64) -> Vec<(&'static str, i32)> {
         turns::open(&traced.db, &again, keys(), 1_000).unwrap();
         turns::settle(&traced.db, &settle(&again, Status::Complete, "answer"), 1_000).unwrap();
     }
+    // What has ended is looked at once, and costs nothing afterwards.
+    while requests::purge(&traced.db, keys(), 1_500).unwrap() {}
     let (sequence, small) = (turns * 3, ids[0].clone());
     let cursor: Cursor = threads::list(&traced.db, &acme(), 1, None).unwrap().1.unwrap();
     let read_history = |db: &Connection, messages_max| {
@@ -169,9 +171,8 @@ fn every_statement_uses_an_index_and_sorts_nothing() {
         let mut steps = plan.raw_query();
         while let Some(step) = steps.next().unwrap() {
             let step: String = step.get("detail").unwrap();
-            // The indexes of what runs are short, and recovery wants all of them.
-            let is_good = step.contains("_running") || !(step.contains("SCAN") || step.contains("TEMP B-TREE"));
-            assert!(is_good, "{step} in {sql}");
+            let is_good = !(step.contains("SCAN") || step.contains("TEMP B-TREE"));
+            assert!(is_good || step == "SCAN CONSTANT ROW", "{step} in {sql}");
             planned += 1;
         }
     }

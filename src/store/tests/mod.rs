@@ -6,8 +6,11 @@ mod durability;
 mod files;
 mod history;
 mod log;
+mod migrations;
 mod model;
+mod near;
 mod opening;
+mod pages;
 mod power;
 mod queue;
 mod recovery;
@@ -23,6 +26,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::jobs::Level;
+use super::requests::{KeyAge, purge};
 use super::{
     CallRole, Checkpoint, Clock, EndedRequest, History, Message, NewRequest, NewThread, NewUserMessage, OpenTurn,
     Settle, Store, StoreOptions, Thread, UnixMs,
@@ -177,6 +182,12 @@ async fn open(store: &Store, org: &OrgId, thread: &ThreadId, text: &str) -> Open
     let turn = turn(org, thread, history(store, org, thread).await.next_sequence, text);
     store.open_turn(turn.clone()).await.unwrap();
     turn
+}
+
+/// Lets the store look for what is old, and for what has ended.
+async fn purge_all(store: &Store) {
+    let keys = KeyAge::new(StoreOptions::default().idempotency_ms);
+    while store.write(Level::Written, move |db, now| purge(db, keys, now)).await.unwrap() {}
 }
 
 /// A whole turn at the end of the thread.

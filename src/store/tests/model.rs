@@ -27,6 +27,8 @@ enum Step {
     Settle { turn: Index, status: Status, text: String },
     /// The first request of a turn is withdrawn.
     Withdraw { turn: Index },
+    /// What is old and what has ended is looked for.
+    Purge,
     /// A thread goes.
     Delete { thread: Index },
     /// The process dies; the next one finds the files as they are.
@@ -49,6 +51,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (index(), text()).prop_map(|(turn, text)| Step::Checkpoint { turn, text }),
         6 => (index(), end, text()).prop_map(|(turn, status, text)| Step::Settle { turn, status, text }),
         1 => index().prop_map(|turn| Step::Withdraw { turn }),
+        2 => Just(Step::Purge),
         1 => index().prop_map(|thread| Step::Delete { thread }),
         1 => Just(Step::Die),
         1 => Just(Step::Restart),
@@ -74,6 +77,7 @@ struct Turn {
 struct Model {
     threads: Vec<(ThreadId, Vec<Said>)>,
     deleted: Vec<ThreadId>,
+    gone: Vec<RequestId>,
     turns: Vec<Turn>,
 }
 
@@ -172,12 +176,14 @@ impl Run {
                 let expected = self.model.end_requests(turn, 1, Status::Cancelled);
                 assert_eq!(self.store.end_requests(requests).await, Ok(expected));
             }
+            Step::Purge => purge_all(&self.store).await,
             Step::Delete { thread } => {
                 let (thread, _) = self.pick_thread(&thread)?;
                 assert_eq!(self.store.delete_thread(&acme(), &thread).await, Ok(()));
                 self.model.threads.retain(|(id, _)| *id != thread);
                 let gone = self.model.turns.iter_mut().filter(|turn| turn.opened.thread == thread);
-                gone.for_each(|turn| turn.requests.clear());
+                let gone = gone.flat_map(|turn| turn.requests.drain(..)).map(|(id, _)| id);
+                self.model.gone.extend(gone);
                 self.model.deleted.push(thread);
             }
             Step::Die => {
@@ -256,6 +262,9 @@ impl Run {
         }
         for thread in &self.model.deleted {
             assert_eq!(self.store.thread(&acme(), thread, 1, None).await, Ok(None));
+        }
+        for id in &self.model.gone {
+            assert_eq!(self.store.request(id).await, Ok(None));
         }
         for (id, status) in self.model.turns.iter().flat_map(|turn| &turn.requests) {
             let kept = self.store.request(id).await.unwrap().unwrap();

@@ -156,3 +156,52 @@ async fn a_process_that_dies_among_many_writers_leaves_a_whole_database() {
         assert!(is_whole(&copy.path().join("weir.db")));
     }
 }
+
+/// What the next process finds if this one dies now.
+async fn recovered_from(dir: &Path, store: &Store) -> Recovered {
+    let copy = tempfile::tempdir().unwrap();
+    store.ping().await.unwrap();
+    copy_files(dir, copy.path());
+    let next = Store::open(&in_dir(copy.path())).unwrap();
+    let recovered = next.stats().recovered;
+    next.close().await;
+    recovered
+}
+
+#[tokio::test]
+async fn an_answer_that_goes_on_without_its_request_is_found_however_much_has_ended_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&in_dir(dir.path())).unwrap();
+    let (running, busy) = (thread_of(&store, &acme()).await, thread_of(&store, &acme()).await);
+    talk(&store, &acme(), &busy, "before", "it").await;
+    let turn = open(&store, &acme(), &running, "go on").await;
+    store.end_requests(settle(&turn, Status::Cancelled, "").requests).await.unwrap();
+    for _ in 0..5 {
+        talk(&store, &acme(), &busy, "after", "it").await;
+        purge_all(&store).await;
+    }
+
+    assert_eq!(recovered_from(dir.path(), &store).await, Recovered { messages: 1, requests: 0 });
+    store.settle(settle(&turn, Status::Complete, "")).await.unwrap();
+    purge_all(&store).await;
+    assert_eq!(recovered_from(dir.path(), &store).await, Recovered::default());
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_runs_is_found_though_it_has_the_number_of_something_that_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&in_dir(dir.path())).unwrap();
+    let (gone, thread) = (thread_of(&store, &acme()).await, thread_of(&store, &acme()).await);
+    for _ in 0..3 {
+        talk(&store, &acme(), &gone, "hi", "ho").await;
+    }
+    purge_all(&store).await;
+    store.delete_thread(&acme(), &gone).await.unwrap();
+
+    open(&store, &acme(), &thread, "hi").await;
+    purge_all(&store).await;
+
+    assert_eq!(recovered_from(dir.path(), &store).await, Recovered { messages: 1, requests: 1 });
+    store.close().await;
+}
