@@ -1,8 +1,8 @@
 //! Chunks: takes the chunked coding off a body (RFC 9112, section 7.1) as its bytes come. Pure.
 //!
 //! Strict, so that no two readers of the same bytes see different bodies: a size is hexadecimal digits, a line ends in
-//! CR LF, nothing stands between data and its line end. Extensions and trailers mean nothing here; they are skipped, and
-//! bounded.
+//! CR LF, nothing stands between data and its line end. Extensions and trailers mean nothing here; they are skipped,
+//! and bounded.
 
 use bytes::{Buf, Bytes};
 
@@ -51,31 +51,32 @@ impl Chunks {
         Self { expects: Expects::Size, left: 0, framing_bytes: 0 }
     }
 
-    /// Takes the next piece of data from the front of `bytes`, with all that stands before it. Without one, more bytes are
-    /// needed, or the body has ended; what is then left of `bytes` follows it.
+    /// Takes the next piece of data from the front of `bytes`, with all that stands before it. Without one, more bytes
+    /// are needed, or the body has ended; what is then left of `bytes` follows it.
     pub(super) fn cut(&mut self, bytes: &mut Bytes) -> Result<Option<Bytes>, Malformed> {
-        let mut read = 0;
-        while let Some(&byte) = bytes.get(read)
-            && !self.have_ended()
-        {
-            if self.expects == Expects::Data {
-                bytes.advance(read);
-                return Ok(Some(self.data(bytes)));
-            }
-            self.framing_bytes += 1;
-            if self.framing_bytes > FRAMING_BYTES_MAX {
-                return Err(Malformed);
-            }
-            self.expects = self.after(byte)?;
-            read += 1;
-        }
+        let read = self.framing(bytes)?;
         bytes.advance(read);
-        Ok(None)
+        let is_data = self.expects == Expects::Data && !bytes.is_empty();
+        Ok(is_data.then(|| self.data(bytes)))
     }
 
     /// Whether the last chunk and what belongs to it have been read.
     pub(super) fn have_ended(&self) -> bool {
         self.expects == Expects::Nothing
+    }
+
+    /// How many bytes stand before the next data, or the end.
+    fn framing(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        let mut count = 0;
+        for &byte in bytes {
+            if matches!(self.expects, Expects::Data | Expects::Nothing) {
+                break;
+            }
+            self.expects = self.after(byte)?;
+            count += 1;
+        }
+        self.framing_bytes += count;
+        if self.framing_bytes > FRAMING_BYTES_MAX { Err(Malformed) } else { Ok(count) }
     }
 
     /// Takes as much of the chunk as is there; there is something.
@@ -92,23 +93,23 @@ impl Chunks {
     /// What comes after this byte of framing.
     fn after(&mut self, byte: u8) -> Result<Expects, Malformed> {
         use Expects as E;
-        match (self.expects, byte) {
-            (E::Size | E::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(byte),
-            (E::Digits | E::Blanks, b' ' | b'\t') => Ok(E::Blanks),
-            (E::Digits | E::Blanks, b';') => Ok(E::Extension),
-            (E::Digits | E::Blanks | E::Extension, b'\r') => Ok(E::SizeLf),
-            (E::Extension, byte) if is_text(byte) => Ok(E::Extension),
-            (E::SizeLf, b'\n') if self.left == 0 => Ok(E::TrailerOrEnd),
-            (E::SizeLf, b'\n') => Ok(E::Data),
-            (E::DataCr, b'\r') => Ok(E::DataLf),
-            (E::DataLf, b'\n') => Ok(E::Size),
-            (E::TrailerOrEnd, b'\r') => Ok(E::EndLf),
-            (E::Trailer, b'\r') => Ok(E::TrailerLf),
-            (E::TrailerOrEnd | E::Trailer, byte) if is_text(byte) => Ok(E::Trailer),
-            (E::TrailerLf, b'\n') => Ok(E::TrailerOrEnd),
-            (E::EndLf, b'\n') => Ok(E::Nothing),
-            _ => Err(Malformed),
-        }
+        Ok(match (self.expects, byte) {
+            (E::Size | E::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(byte)?,
+            (E::Digits | E::Blanks, b' ' | b'\t') => E::Blanks,
+            (E::Digits | E::Blanks, b';') => E::Extension,
+            (E::Digits | E::Blanks | E::Extension, b'\r') => E::SizeLf,
+            (E::Extension, byte) if is_text(byte) => E::Extension,
+            (E::SizeLf, b'\n') if self.left == 0 => E::TrailerOrEnd,
+            (E::SizeLf, b'\n') => E::Data,
+            (E::DataCr, b'\r') => E::DataLf,
+            (E::DataLf, b'\n') => E::Size,
+            (E::TrailerOrEnd, b'\r') => E::EndLf,
+            (E::Trailer, b'\r') => E::TrailerLf,
+            (E::TrailerOrEnd | E::Trailer, byte) if is_text(byte) => E::Trailer,
+            (E::TrailerLf, b'\n') => E::TrailerOrEnd,
+            (E::EndLf, b'\n') => E::Nothing,
+            _ => return Err(Malformed),
+        })
     }
 
     fn digit(&mut self, digit: u8) -> Result<Expects, Malformed> {

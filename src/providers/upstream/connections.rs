@@ -1,8 +1,8 @@
 //! Connections: the open connections to one provider that carry no call, and what a connection is.
 //!
-//! Each is owned by one place at a time, which is what becomes of it: here while it waits, by a [`Loan`](super::loan::Loan)
-//! until the head of an answer is there, by a [`Rest`](super::rest::Rest) while a body is read, and here again after the
-//! body's end. Wherever it is dropped, it is closed.
+//! Each has one owner at a time: this pool while it waits, a [`Loan`](super::loan::Loan) until the head of an answer is
+//! there, a [`Rest`](super::rest::Rest) while the body is read, and the pool again after its end. Wherever it is dropped,
+//! it is closed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

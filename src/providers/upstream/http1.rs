@@ -3,11 +3,11 @@
 //! How the work is shared with awc, and why:
 //! - Connections are made and kept here ([`Dial`], [`Connections`]). awc borrows one from a call to the head of its
 //!   answer ([`Loan`]); its own pool is never of use.
-//! - Bodies are read here, from the connection itself ([`Rest`]). A body that is dropped closes the connection, one that
-//!   is read to its end gives it back. See [`Transport::recycle`].
+//! - Bodies are read here, from the connection itself ([`Rest`]). A body that is dropped closes the connection; one
+//!   that is read to its end gives it back. See [`Transport::recycle`].
 //! - awc reports a call that was sent and never answered as a failed connection. See [`Server::error`].
-//! - awc takes an interim answer (1xx) for the final one, and the final one would be the answer to the next call. So the
-//!   connection is closed, and the call fails.
+//! - awc takes an interim answer (1xx) for the final one, and the final one would be the answer to the next call. So
+//!   the connection is closed, and the call fails.
 
 use std::fmt;
 use std::rc::Rc;

@@ -1,10 +1,10 @@
 //! Loan: a connection in the hands of awc, for the time from a call to the head of its answer.
 //!
-//! awc is to write a call and to read a head, and nothing else: for a body it would hold two buffers as long as an answer
-//! runs, it takes a body that lasts until the connection ends for an empty one, and it keeps its own pool, which tells
-//! neither which connection carries a call nor how many wait. So it never has a connection, only a [`Lent`] one, which
-//! leads nowhere any more as soon as the call is over: one that awc drops, keeps for later or wants to shut down is the
-//! same to us.
+//! awc is to write a call and to read a head, and nothing else: for a body it would hold two buffers as long as an
+//! answer runs, it takes a body that lasts until the connection ends for an empty one, and it keeps its own pool, which
+//! tells neither which connection carries a call nor how many wait. So it never has a connection, only a [`Lent`] one,
+//! which leads nowhere any more as soon as the call is over. Whether awc then drops it, keeps it for later or wants to
+//! shut it down makes no difference.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Rest: the body of an answer over HTTP/1.1, read from the connection that awc has brought the head on, and what becomes
+//! Rest: the body of an answer over HTTP/1.1, read from the connection on which awc has read the head, and what becomes
 //! of that connection.
 
 use std::pin::Pin;
