@@ -2,10 +2,9 @@
 //!
 //! The handshake happens here and not in awc, which would give it a clock of its own: so the connect timeout bounds
 //! all three together, each failure keeps its cause, and what awc writes to the connection is the call and nothing
-//! else. awc is told `http` whatever the base URL says. A connection that was made to find out which HTTP the server
-//! speaks can be handed to awc, too: it takes it instead of a new one.
+//! else. awc is told `http` whatever the base URL says. It asks here for a connection for each call, and gets one that
+//! waits, if there is one.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_service::{Service, always_ready};
-use actix_tls::connect::{ConnectError, ConnectInfo, Connection};
+use actix_tls::connect::{ConnectError, ConnectInfo, Connection as Connected};
 use awc::http::Uri;
 use futures_util::StreamExt;
 use futures_util::future::LocalBoxFuture;
@@ -25,7 +24,8 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 
-use super::connections::{Connections, Io, Stream, Trace};
+use super::connections::{Connection, Connections, Stream};
+use super::loan::{Lent, Loan};
 use super::{TlsFault, TransportError};
 
 /// How long one address may stay silent before the next one is tried beside it.
@@ -38,8 +38,6 @@ const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// and given up after so many questions.
 const PROBES_MAX: u32 = 3;
-/// A connection that was handed over is not used when it has waited longer.
-const SPARE_FOR: Duration = Duration::from_secs(5);
 
 /// Where a provider is, and how it is reached.
 pub(super) struct Endpoint {
@@ -48,53 +46,36 @@ pub(super) struct Endpoint {
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
-/// Makes connections for awc, when its pool has none.
+/// Gives awc a connection for each call.
 #[derive(Clone)]
 pub(super) struct Dial(Rc<Dialled>);
 
 struct Dialled {
     endpoint: Endpoint,
     connections: Rc<Connections>,
-    spares: RefCell<Vec<Spare>>,
-}
-
-/// A connection that was made by somebody else and carries no call yet.
-pub(super) struct Spare {
-    /// The connection.
-    pub(super) stream: Stream,
-    /// How long it took.
-    pub(super) connect: Duration,
-    /// When it was made.
-    pub(super) made: Instant,
 }
 
 impl Dial {
-    /// For a server.
+    /// To a server; those of `connections` come first.
     pub(super) fn new(endpoint: Endpoint, connections: Rc<Connections>) -> Self {
-        Self(Rc::new(Dialled { endpoint, connections, spares: RefCell::default() }))
-    }
-
-    /// Takes over connections; each serves instead of one that would be made within the next seconds.
-    pub(super) fn adopt(&self, spares: Vec<Spare>) {
-        self.0.spares.borrow_mut().extend(spares);
+        Self(Rc::new(Dialled { endpoint, connections }))
     }
 }
 
 impl Dialled {
-    async fn connect(&self) -> Result<(Stream, Duration), TransportError> {
-        while let Some(spare) = { self.spares.borrow_mut().pop() } {
-            if spare.made.elapsed() < SPARE_FOR {
-                return Ok((spare.stream, spare.connect));
-            }
+    async fn connect(&self) -> Result<Connection, TransportError> {
+        if let Some(connection) = self.connections.take() {
+            return Ok(connection);
         }
-        let started = Instant::now();
+        let began = Instant::now();
         let stream = self.endpoint.connect().await?;
-        Ok((stream, started.elapsed()))
+        self.connections.count();
+        Ok(Connection::new(stream, began.elapsed()))
     }
 }
 
 impl Service<ConnectInfo<Uri>> for Dial {
-    type Response = Connection<Uri, Io>;
+    type Response = Connected<Uri, Lent>;
     type Error = ConnectError;
     type Future = LocalBoxFuture<'static, Result<Self::Response, Self::Error>>;
 
@@ -103,10 +84,8 @@ impl Service<ConnectInfo<Uri>> for Dial {
     fn call(&self, info: ConnectInfo<Uri>) -> Self::Future {
         let dialled = Rc::clone(&self.0);
         Box::pin(async move {
-            let made = dialled.connect().await.map_err(|error| ConnectError::Io(io::Error::other(error)));
-            let (stream, connect) = made?;
-            Trace::connected_in(connect);
-            Ok(Connection::new(info.request().clone(), dialled.connections.add(stream)))
+            let connection = dialled.connect().await.map_err(|error| ConnectError::Io(io::Error::other(error)))?;
+            Ok(Connected::new(info.request().clone(), Loan::to_call(connection)))
         })
     }
 }

@@ -1,21 +1,18 @@
-//! Connections: every connection to one provider, and what becomes of it.
+//! Connections: the open connections to one provider that carry no call, and what a connection is.
 //!
-//! awc keeps the pool, but tells neither which connection carries a call, nor how long it took to make, nor how many
-//! wait. So each connection is registered here, and notes from below what awc does with it: the call that runs names
-//! itself in a [`Trace`], and the first bytes that are written under this name tell which connection carries it.
+//! Each has one owner at a time: this pool while it waits, a [`Loan`](super::loan::Loan) until the head of an answer is
+//! there, a [`Rest`](super::rest::Rest) while the body is read, and the pool again after its end. Wherever it is dropped,
+//! it is closed.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
+use std::collections::VecDeque;
 use std::io;
-use std::pin::Pin;
-use std::rc::Rc;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use actix_rt::net::{ActixStream, Ready};
-use bytes::Bytes;
-use memchr::memchr_iter;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
@@ -24,33 +21,37 @@ use tokio_rustls::client::TlsStream;
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(90);
 /// A connection is not used beyond this age, so that calls move with the name's addresses.
 pub(super) const AGE_MAX: Duration = Duration::from_secs(3600);
+/// One that has never carried a call is not used beyond this age: servers are less patient with those.
+const UNUSED_MAX: Duration = Duration::from_secs(5);
+/// More do not wait; beyond, the one that has waited longest is closed.
+const WAITING_MAX: usize = 1024;
+/// How much one read may bring.
+const READ_BYTES_MAX: usize = 16 * 1024;
+/// With less room than this a read begins at the front of a buffer again.
+const READ_BYTES_MIN: usize = 4 * 1024;
 
-tokio::task_local! {
-    static CALL: Rc<Trace>;
+thread_local! {
+    /// Where this thread reads to. The bytes of one read are a part of it; it is used again when they are gone. So a
+    /// connection on which nothing comes has no buffer.
+    static READ: RefCell<BytesMut> = RefCell::default();
 }
 
-/// All connections to one provider.
+/// Those connections to one provider that wait for a call, in the order in which they began to.
 #[derive(Default)]
 pub(super) struct Connections {
-    open: RefCell<Vec<Rc<Connection>>>,
+    waiting: RefCell<VecDeque<Waiting>>,
     opened: Cell<u64>,
 }
 
+struct Waiting {
+    connection: Connection,
+    since: Instant,
+}
+
 impl Connections {
-    /// Registers a new connection.
-    pub(super) fn add(&self, stream: Stream) -> Io {
-        let connection = Rc::new(Connection {
-            stream: RefCell::new(Some(stream)),
-            calls: Cell::new(0),
-            running: Cell::new(0),
-            idle_since: Cell::new(Instant::now()),
-            dropped: Cell::new(false),
-        });
-        let mut open = self.open.borrow_mut();
-        open.retain(|connection| connection.is_open());
-        open.push(Rc::clone(&connection));
+    /// Counts a new connection.
+    pub(super) fn count(&self) {
         self.opened.set(self.opened.get() + 1);
-        Io(connection)
     }
 
     /// How many have ever been made.
@@ -58,236 +59,103 @@ impl Connections {
         self.opened.get()
     }
 
-    /// How many wait for a call and have done so for less than `younger_than`. Closes those that the provider has
-    /// closed, and those that have waited too long, which awc would only do when it next looks for a connection.
-    pub(super) fn idle(&self, younger_than: Duration) -> usize {
-        let mut count = 0;
-        self.open.borrow_mut().retain(|connection| {
-            let waited = connection.idle_since.get().elapsed();
-            if connection.is_idle() && (waited >= IDLE_MAX || !connection.is_silent()) {
-                connection.close();
-            }
-            count += usize::from(connection.is_idle() && waited < younger_than);
-            connection.is_open()
-        });
-        count
+    /// Takes over a new connection.
+    pub(super) fn adopt(&self, connection: Connection) {
+        self.count();
+        self.wait(connection);
     }
 
-    /// Closes all that wait for a call.
+    /// Takes a connection back whose call is over, with nothing left to read.
+    pub(super) fn give_back(&self, connection: Connection) {
+        self.wait(Connection { connect: Duration::ZERO, used: true, ..connection });
+    }
+
+    fn wait(&self, connection: Connection) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() == WAITING_MAX {
+            waiting.pop_front();
+        }
+        waiting.push_back(Waiting { connection, since: Instant::now() });
+    }
+
+    /// The one that has waited longest, of those that can carry a call.
+    pub(super) fn take(&self) -> Option<Connection> {
+        let mut waiting = self.waiting.borrow_mut();
+        while let Some(mut next) = waiting.pop_front() {
+            if next.can_carry_a_call() {
+                return Some(next.connection);
+            }
+        }
+        None
+    }
+
+    /// How many wait that have carried a call, and have done so for less than `younger_than`. Closes those that cannot
+    /// carry another.
+    pub(super) fn idle(&self, younger_than: Duration) -> usize {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain_mut(Waiting::can_carry_a_call);
+        let idle = waiting.iter().filter(|waiting| waiting.connection.used);
+        idle.filter(|waiting| waiting.since.elapsed() < younger_than).count()
+    }
+
+    /// Closes all.
     pub(super) fn close_idle(&self) {
-        self.open.borrow().iter().filter(|connection| connection.is_idle()).for_each(|connection| connection.close());
+        self.waiting.take();
     }
 }
 
-/// One connection.
+impl Waiting {
+    /// Whether it is neither too old, nor has the provider closed it or sent anything unasked.
+    fn can_carry_a_call(&mut self) -> bool {
+        let age_max = if self.connection.used { AGE_MAX } else { UNUSED_MAX };
+        let is_young = self.since.elapsed() < IDLE_MAX && self.connection.made.elapsed() < age_max;
+        is_young && self.connection.is_silent()
+    }
+}
+
+/// One connection. Dropping it closes it.
 pub(super) struct Connection {
-    /// `None` once it is closed.
-    stream: RefCell<Option<Stream>>,
-    /// Calls that it has begun to carry, ever.
-    calls: Cell<u64>,
-    /// Calls that it carries: one, or for an instant two, when the next begins before the last one's body is dropped.
-    running: Cell<u32>,
-    idle_since: Cell<Instant>,
-    /// awc wants no more of it.
-    dropped: Cell<bool>,
+    /// What goes over it.
+    pub(super) stream: Stream,
+    made: Instant,
+    connect: Duration,
+    used: bool,
 }
 
 impl Connection {
-    /// Closes it at once, wherever awc keeps it: there it looks as if the provider had done it.
-    pub(super) fn close(&self) {
-        drop(self.take());
+    /// One that has just been made, in so much time.
+    pub(super) fn new(stream: Stream, connect: Duration) -> Self {
+        Self { stream, made: Instant::now(), connect, used: false }
     }
 
-    /// Takes it away from awc, to which it looks closed from then on.
-    pub(super) fn take(&self) -> Option<Stream> {
-        self.stream.borrow_mut().take()
+    /// How long its first call had to wait for it; zero for those after.
+    pub(super) fn connect(&self) -> Duration {
+        self.connect
     }
 
-    fn close_if_unused(&self) {
-        if self.dropped.get() && self.running.get() == 0 {
-            self.close();
-        }
+    /// Whether it has carried a call before the one that it carries.
+    pub(super) fn is_used(&self) -> bool {
+        self.used
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.stream.borrow().is_some()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.is_open() && self.running.get() == 0 && self.calls.get() > 0
-    }
-
-    /// Whether the provider has neither closed an idle connection nor sent anything unasked.
-    fn is_silent(&self) -> bool {
+    fn is_silent(&mut self) -> bool {
         let mut byte = [0];
         let mut context = Context::from_waker(Waker::noop());
-        self.poll(|stream| stream.poll_read(&mut context, &mut ReadBuf::new(&mut byte))).is_pending()
+        Pin::new(&mut self.stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 
-    fn poll<T>(&self, poll: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match &mut *self.stream.borrow_mut() {
-            Some(stream) => poll(Pin::new(stream)),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
-    }
-}
-
-/// A call's hold on its connection: while it lasts, the connection is not idle.
-pub(super) struct Hold {
-    connection: Rc<Connection>,
-    since: Instant,
-    reused: bool,
-}
-
-impl Hold {
-    fn new(connection: &Rc<Connection>) -> Self {
-        let reused = connection.calls.get() > 0;
-        connection.calls.set(connection.calls.get() + 1);
-        connection.running.set(connection.running.get() + 1);
-        Self { connection: Rc::clone(connection), since: Instant::now(), reused }
-    }
-
-    /// The connection.
-    pub(super) fn connection(&self) -> &Rc<Connection> {
-        &self.connection
-    }
-
-    /// Whether the connection has carried a call before this one.
-    pub(super) fn reused(&self) -> bool {
-        self.reused
-    }
-
-    /// How long ago the first bytes of the call were written.
-    pub(super) fn age(&self) -> Duration {
-        self.since.elapsed()
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.connection.running.set(self.connection.running.get() - 1);
-        self.connection.idle_since.set(Instant::now());
-        self.connection.close_if_unused();
-    }
-}
-
-/// What a call does to connections until the head of its answer is there.
-#[derive(Default)]
-pub(super) struct Trace {
-    hold: RefCell<Option<Hold>>,
-    connect: Cell<Duration>,
-    /// What has come: the head, which awc bounds, and what one read may bring beyond it.
-    heard: RefCell<Vec<u8>>,
-}
-
-impl Trace {
-    /// Runs a call and takes the notes.
-    pub(super) async fn of<T>(call: impl Future<Output = T>) -> (T, Rc<Trace>) {
-        let trace = Rc::new(Trace::default());
-        (CALL.scope(Rc::clone(&trace), call).await, trace)
-    }
-
-    /// Notes for the running call that its connection was made in this time.
-    pub(super) fn connected_in(time: Duration) {
-        let _ = CALL.try_with(|trace| trace.connect.set(time));
-    }
-
-    /// The call's hold on its connection; `None` if it never got one, or if it was taken.
-    pub(super) fn take_hold(&self) -> Option<Hold> {
-        self.hold.borrow_mut().take()
-    }
-
-    /// How long making a connection took; zero if none was made.
-    pub(super) fn connect(&self) -> Duration {
-        self.connect.get()
-    }
-
-    /// Whether a byte of an answer has come.
-    pub(super) fn answered(&self) -> bool {
-        !self.heard.borrow().is_empty()
-    }
-
-    /// What came together with the end of the answer's head.
-    pub(super) fn beyond_head(&self) -> Bytes {
-        let mut heard = self.heard.take();
-        let head_len = head_len(&heard).unwrap_or(heard.len());
-        Bytes::from(heard.split_off(head_len))
-    }
-
-    fn wrote(connection: &Rc<Connection>) {
-        let _ = CALL.try_with(|trace| trace.hold.borrow_mut().get_or_insert_with(|| Hold::new(connection)).since);
-    }
-
-    fn read(bytes: &[u8]) {
-        let _ = CALL.try_with(|trace| {
-            // What awc reads before it writes is a look at a waiting connection, no answer.
-            if trace.hold.borrow().is_some() {
-                trace.heard.borrow_mut().extend_from_slice(bytes);
+    /// What has come; nothing if the connection has ended.
+    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        READ.with_borrow_mut(|buffer| {
+            if buffer.capacity() < READ_BYTES_MIN {
+                buffer.reserve(READ_BYTES_MAX);
             }
-        });
-    }
-}
-
-/// How long the head is that an answer begins with, as awc's parser finds it: lines may end in LF alone, and line ends
-/// before the first line are skipped.
-fn head_len(answer: &[u8]) -> Option<usize> {
-    let start = answer.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
-    memchr_iter(b'\n', &answer[start..]).find_map(|at| {
-        let rest = &answer[start + at + 1..];
-        let blank_len = [&b"\n"[..], b"\r\n"].into_iter().find(|blank| rest.starts_with(blank))?.len();
-        Some(start + at + 1 + blank_len)
-    })
-}
-
-/// What awc holds of a connection. Dropping it closes the connection, as soon as no call holds it either.
-pub(super) struct Io(Rc<Connection>);
-
-impl Drop for Io {
-    fn drop(&mut self) {
-        self.0.dropped.set(true);
-        self.0.close_if_unused();
-    }
-}
-
-impl fmt::Debug for Io {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Io")
-    }
-}
-
-impl AsyncRead for Io {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(self.0.poll(|stream| stream.poll_read(cx, buf)))?;
-        if buf.filled().len() > before {
-            Trace::read(&buf.filled()[before..]);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Trace::wrote(&self.0);
-        self.0.poll(|stream| stream.poll_write(cx, bytes))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll(|stream| stream.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.poll(|stream| stream.poll_shutdown(cx))
-    }
-}
-
-impl ActixStream for Io {
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        self.0.poll(|stream| stream.socket().poll_read_ready(cx).map_ok(|()| Ready::READABLE))
-    }
-
-    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        self.0.poll(|stream| stream.socket().poll_write_ready(cx).map_ok(|()| Ready::WRITABLE))
+            match ready!(pin!(self.stream.read_buf(buffer)).poll(cx)) {
+                // Many servers end an encrypted connection without the goodbye of TLS.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Poll::Ready(Err(error)),
+                _ => Poll::Ready(Ok(buffer.split().freeze())),
+            }
+        })
     }
 }
 
@@ -351,19 +219,83 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
     use super::*;
 
-    #[test]
-    fn a_head_ends_with_its_first_blank_line() {
-        let cases = [
-            ("HTTP/1.1 200 OK\r\na: b\r\n\r\nbody\r\n\r\n", "body\r\n\r\n"),
-            ("HTTP/1.1 200 OK\na: b\n\n\nbody", "\nbody"),
-            ("\r\n\nHTTP/1.1 200 OK\r\n\r\n", ""),
-        ];
-        for (answer, body) in cases {
-            assert_eq!(head_len(answer.as_bytes()), Some(answer.len() - body.len()), "{answer:?}");
+    /// A connection, and the other end of it.
+    async fn connection(listener: &TcpListener) -> (Connection, TcpStream) {
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (Connection::new(Stream::Plain(near.unwrap()), Duration::from_millis(1)), far.unwrap().0)
+    }
+
+    async fn listener() -> TcpListener {
+        TcpListener::bind("127.0.0.1:0").await.unwrap()
+    }
+
+    async fn read(connection: &mut Connection) -> Bytes {
+        poll_fn(|cx| connection.poll_bytes(cx)).await.unwrap()
+    }
+
+    #[actix_rt::test]
+    async fn all_connections_of_a_thread_read_to_one_buffer_which_what_is_kept_of_it_survives() {
+        let listener = listener().await;
+        let (mut connections, mut starts) = (Vec::new(), Vec::new());
+        let kept = {
+            let (mut near, mut far) = connection(&listener).await;
+            far.write_all(b"kept").await.unwrap();
+            read(&mut near).await
+        };
+        for _ in 0..20 {
+            connections.push(connection(&listener).await);
         }
-        assert_eq!(head_len(b"HTTP/1.1 200 OK\r\na: b\r\n"), None);
-        assert_eq!(head_len(b""), None);
+        for round in 0..100 {
+            for (near, far) in &mut connections {
+                let sent = [round; 1000];
+                far.write_all(&sent).await.unwrap();
+                let bytes = read(near).await;
+                assert_eq!(bytes, &sent[..]);
+                starts.push(bytes.as_ptr() as usize);
+            }
+        }
+
+        assert_eq!(kept, &b"kept"[..]);
+        starts.drain(..READ_BYTES_MAX / 1000);
+        let span = starts.iter().max().unwrap() - starts.iter().min().unwrap();
+        assert!(span < READ_BYTES_MAX, "{span}");
+    }
+
+    #[actix_rt::test]
+    async fn only_so_many_wait_and_those_that_have_waited_longest_go_first() {
+        let (listener, waiting) = (listener().await, Connections::default());
+        let mut others = Vec::new();
+        for _ in 0..WAITING_MAX + 2 {
+            let (near, far) = connection(&listener).await;
+            waiting.give_back(near);
+            others.push(far);
+        }
+
+        assert_eq!(waiting.idle(IDLE_MAX), WAITING_MAX);
+        let next = waiting.take().unwrap();
+        assert_eq!(next.stream.socket().local_addr().unwrap(), others[2].peer_addr().unwrap());
+    }
+
+    #[actix_rt::test]
+    async fn one_that_has_carried_no_call_does_not_count_and_is_not_used_for_long() {
+        let (listener, waiting) = (listener().await, Connections::default());
+        let (near, _far) = connection(&listener).await;
+        waiting.adopt(near);
+        assert_eq!((waiting.opened(), waiting.idle(IDLE_MAX)), (1, 0));
+        let unused = waiting.take().unwrap();
+        assert!(!unused.is_used() && !unused.connect().is_zero());
+
+        waiting.wait(unused);
+        tokio::time::pause();
+        tokio::time::advance(UNUSED_MAX).await;
+
+        assert!(waiting.take().is_none());
     }
 }

@@ -1,38 +1,35 @@
-//! HTTP/1.1: the transport of most providers, on awc.
+//! HTTP/1.1: the transport of most providers. awc writes the call and reads the head of the answer, no more.
 //!
-//! What awc does not do, and what is done about it:
-//! - It reports a call that was sent and never answered as a failed connection. See [`Server::error`].
-//! - It takes a body that lasts until the connection ends for an empty one, and keeps the connection. So the connection
-//!   is taken away from it, and read here. See [`rest`].
-//! - It takes an interim answer (1xx) for the final one, and would read the final one as the answer to the next call. So
+//! How the work is shared with awc, and why:
+//! - Connections are made and kept here ([`Dial`], [`Connections`]). awc borrows one from a call to the head of its
+//!   answer ([`Loan`]); its own pool is never of use.
+//! - Bodies are read here, from the connection itself ([`Rest`]). A body that is dropped closes the connection; one
+//!   that is read to its end gives it back. See [`Transport::recycle`].
+//! - awc reports a call that was sent and never answered as a failed connection. See [`Server::error`].
+//! - awc takes an interim answer (1xx) for the final one, and the final one would be the answer to the next call. So
 //!   the connection is closed, and the call fails.
-//! - It ends a body that was cut like a whole one. Every dialect demands its own terminator.
-//! - It keeps a connection only if the body has been read to its end. See [`Transport::recycle`].
 
 use std::fmt;
-use std::io::ErrorKind;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use actix_http::error::{ParseError, PayloadError};
-use actix_http::{HttpMessage, Payload};
+use actix_http::error::ParseError;
 use awc::error::{ConnectError, SendRequestError};
 use awc::http::uri::Authority;
-use awc::http::{Method, StatusCode, Uri, header};
+use awc::http::{Method, Uri, header};
 use awc::{ClientRequest, ClientResponse, SendClientRequest};
 use bytes::Bytes;
-use futures_util::Stream;
 use futures_util::future::LocalBoxFuture;
 use tokio::time::timeout;
 
-use super::connect::{Dial, Endpoint, Spare};
-use super::connections::{AGE_MAX, Connection, Connections, Hold, IDLE_MAX, Trace};
+use super::connect::{Dial, Endpoint};
+use super::connections::{Connection, Connections, IDLE_MAX};
+use super::loan::Loan;
 use super::recycle::{self, drain};
+use super::rest::Rest;
 use super::settings::{self, BaseUrl, BuildError, USER_AGENT};
 use super::visit::Question;
-use super::{Body, Opened, Status, Transport, TransportError, rest, warm};
+use super::{Body, Opened, Status, Transport, TransportError, warm};
 use crate::chat::ProviderName;
 use crate::config;
 use crate::providers::{Adapter, Call, Head};
@@ -47,7 +44,6 @@ const WARM_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// See the module. One per provider and thread; lives on an actix arbiter.
 pub struct Http1 {
     server: Rc<Server>,
-    dial: Dial,
     /// What keeps connections warm asks for, and how many those are.
     warm: Option<(&'static str, usize)>,
 }
@@ -74,9 +70,8 @@ impl Http1 {
         let endpoint = Endpoint::new(base.authority.host(), base.port, base.secure.then_some(trust));
         let endpoint = endpoint.ok_or_else(|| BuildError::BaseUrl { provider: provider.name.clone() })?;
         let dial = Dial::new(endpoint, Rc::clone(&connections));
-        let connector = awc::Connector::new().connector(dial.clone()).timeout(connect_timeout);
         // How many calls run at once is the pacer's business.
-        let connector = connector.limit(0).conn_keep_alive(IDLE_MAX).conn_lifetime(AGE_MAX);
+        let connector = awc::Connector::new().connector(dial).timeout(connect_timeout).limit(0);
         let mut client = awc::Client::builder().connector(connector).disable_timeout().disable_redirects();
         client = client.add_default_header((header::USER_AGENT, USER_AGENT));
         client = client.add_default_header((header::ACCEPT_ENCODING, "identity"));
@@ -95,7 +90,6 @@ impl Http1 {
         };
         Ok(Self {
             server: Rc::new(server),
-            dial,
             warm: warm.filter(|(_, connections)| *connections > 0 && provider.available().is_ok()),
         })
     }
@@ -111,8 +105,8 @@ impl Http1 {
     }
 
     /// Takes over connections that were made to find out that the server speaks HTTP/1.1.
-    pub(super) fn adopt(&self, spares: Vec<Spare>) {
-        self.dial.adopt(spares);
+    pub(super) fn adopt(&self, spares: Vec<Connection>) {
+        spares.into_iter().for_each(|spare| self.server.connections.adopt(spare));
     }
 }
 
@@ -145,10 +139,17 @@ impl Transport for Http1 {
     }
 }
 
-/// An answer that has begun, and what brings it.
+/// An answer that has begun.
 struct Answered {
-    opened: Opened,
-    connection: Rc<Connection>,
+    head: Head,
+    rest: Rest,
+    connect: Duration,
+}
+
+impl From<Answered> for Opened {
+    fn from(Answered { head, rest, connect }: Answered) -> Self {
+        Opened::new(head, Box::pin(rest), connect)
+    }
 }
 
 /// Why there is no answer.
@@ -185,16 +186,16 @@ impl Server {
             self.connections.close_idle();
             answer = self.send(self.post(&path, &headers)?.send_body(body)).await;
         }
-        answer.map(|answered| answered.opened).map_err(|unanswered| unanswered.error)
+        answer.map(Opened::from).map_err(|unanswered| unanswered.error)
     }
 
     /// Makes a call only so that its connection is open and idle afterwards. Tells whether it is.
     pub(super) async fn warm_up(&self, path: &str) -> bool {
         let call = async {
             let request = self.request(Method::GET, path).ok()?.insert_header((header::ACCEPT, "*/*"));
-            let Answered { opened, connection } = self.send(request.send()).await.ok()?;
-            drain(opened.body, WARM_BYTES_MAX).await;
-            Some(connection.is_open())
+            let Answered { mut rest, .. } = self.send(request.send()).await.ok()?;
+            drain(&mut rest, WARM_BYTES_MAX).await;
+            Some(rest.has_freed_its_connection())
         };
         matches!(timeout(WARM_TIME_MAX, call).await, Ok(Some(true)))
     }
@@ -210,7 +211,7 @@ impl Server {
             [] => request.send(),
             body => request.send_body(body.to_vec()),
         };
-        self.send(sent).await.map(|answered| answered.opened).map_err(|unanswered| unanswered.error)
+        self.send(sent).await.map(Opened::from).map_err(|unanswered| unanswered.error)
     }
 
     fn post(&self, path: &str, headers: &[(&'static str, String)]) -> Result<ClientRequest, TransportError> {
@@ -232,19 +233,22 @@ impl Server {
     }
 
     async fn send(&self, sent: SendClientRequest) -> Result<Answered, Unanswered> {
-        let (answer, trace) = Trace::of(sent).await;
-        match (answer, trace.take_hold()) {
-            (Ok(response), Some(hold)) => {
-                let connection = Rc::clone(hold.connection());
-                let opened = opened(response, hold, &trace);
-                opened.map(|opened| Answered { opened, connection }).map_err(|error| Unanswered { error, stale: false })
+        let (answer, loan) = Loan::during(sent).await;
+        match (answer, loan) {
+            (Ok(response), Some(loan)) if !response.status().is_informational() => {
+                let (connection, beginning) = loan.after_head();
+                let connect = connection.connect();
+                let rest = Rest::of(&response, connection, beginning, &self.connections);
+                Ok(Answered { head: head(&response), rest, connect })
             }
-            // An answer to a call of which nothing was written.
-            (Ok(_), None) => Err(Unanswered { error: TransportError::Protocol, stale: false }),
-            (Err(error), hold) => {
+            // An interim answer, or one to a call that was never written.
+            (Ok(_), _) => Err(Unanswered { error: TransportError::Protocol, stale: false }),
+            (Err(error), loan) => {
                 let error = self.error(error);
-                let waited = hold.is_some_and(|hold| hold.reused() && hold.age() < STALE_WITHIN);
-                let stale = waited && !trace.answered() && error == TransportError::Lost;
+                let waited = |loan: Loan| {
+                    loan.connection.is_used() && !loan.is_answered() && loan.since.elapsed() < STALE_WITHIN
+                };
+                let stale = error == TransportError::Lost && loan.is_some_and(waited);
                 Err(Unanswered { error, stale })
             }
         }
@@ -268,58 +272,9 @@ impl Server {
     }
 }
 
-/// An answer whose head is there.
-fn opened(mut response: ClientResponse, hold: Hold, trace: &Trace) -> Result<Opened, TransportError> {
-    let payload = response.take_payload();
-    let head = head(&response);
-    if response.status().is_informational() {
-        hold.connection().close();
-        return Err(TransportError::Protocol);
-    }
-    let nothing_follows = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        || head.header("content-length").is_some_and(|length| length.trim().parse() == Ok(0));
-    let body: Body = match payload {
-        Payload::None if !nothing_follows => rest::body(trace.beyond_head(), hold),
-        payload => Box::pin(AnswerBody { payload, hold: Some(hold) }),
-    };
-    Ok(Opened::new(head, body, trace.connect()))
-}
-
 /// awc takes at most 96 headers and 128 KiB.
 fn head(response: &ClientResponse) -> Head {
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     let headers = response.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())));
     Head { status: response.status().as_u16(), headers: headers.collect() }
-}
-
-/// What follows a head. Holds its connection until its end; dropped before, it takes the connection with it.
-struct AnswerBody {
-    payload: Payload,
-    hold: Option<Hold>,
-}
-
-impl Stream for AnswerBody {
-    type Item = Result<Bytes, TransportError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let last = match ready!(Pin::new(&mut self.payload).poll_next(cx)) {
-            Some(Ok(bytes)) => return Poll::Ready(Some(Ok(bytes))),
-            Some(Err(error)) => Some(Err(body_error(&error))),
-            None => None,
-        };
-        self.payload = Payload::None;
-        self.hold = None;
-        Poll::Ready(last)
-    }
-}
-
-fn body_error(error: &PayloadError) -> TransportError {
-    match error {
-        // A chunk that is none.
-        PayloadError::Incomplete(Some(error)) | PayloadError::Io(error) if error.kind() == ErrorKind::InvalidInput => {
-            TransportError::Protocol
-        }
-        PayloadError::Incomplete(_) | PayloadError::Io(_) => TransportError::Lost,
-        _ => TransportError::Protocol,
-    }
 }

@@ -28,7 +28,8 @@ use self::body::AnswerBody;
 use self::connection::{Slot, Unanswered};
 use self::driver::Pings;
 use self::pool::{Made, Pool};
-use super::connect::{Endpoint, Spare};
+use super::connect::Endpoint;
+use super::connections;
 use super::settings::{self, BaseUrl, BuildError};
 use super::{Body, Opened, Status, Transport, TransportError, recycle, tls, warm};
 use crate::chat::ProviderName;
@@ -111,7 +112,7 @@ impl Http2 {
     }
 
     /// Those connections on which the server has chosen HTTP/1.1.
-    pub(super) fn take_spares(&self) -> Vec<Spare> {
+    pub(super) fn take_spares(&self) -> Vec<connections::Connection> {
         self.server.pool.take_spares()
     }
 

@@ -6,11 +6,13 @@
 //! call at once: over HTTP/1.1 by closing the connection under it, over HTTP/2 by a reset of its stream alone.
 
 mod auto;
+mod chunks;
 mod connect;
 mod connections;
 pub mod demo;
 mod http1;
 mod http2;
+mod loan;
 mod recycle;
 mod rest;
 mod settings;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt};
+use bytes::Bytes;
+use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::time::timeout;
 
-use super::Body;
+use super::{Body, TransportError};
 
 /// How long a body may take to end after its answer has.
 const TIME_MAX: Duration = Duration::from_millis(250);
@@ -24,7 +25,7 @@ pub(super) fn recycle(body: Body) {
 }
 
 /// Reads a body to its end, or until it has brought more than `bytes_max`.
-pub(super) async fn drain(mut body: Body, bytes_max: usize) {
+pub(super) async fn drain(mut body: impl Stream<Item = Result<Bytes, TransportError>> + Unpin, bytes_max: usize) {
     let mut bytes = 0;
     while let Some(Ok(chunk)) = body.next().await {
         bytes += chunk.len();

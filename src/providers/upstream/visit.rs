@@ -11,8 +11,8 @@ use h2::client::SendRequest;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Version};
 use tokio::time::{Instant, timeout_at};
 
-use super::connect::{Endpoint, Spare};
-use super::connections::Stream;
+use super::connect::Endpoint;
+use super::connections::{Connection, Stream};
 use super::http1::Http1;
 use super::settings::{self, BaseUrl, BuildError};
 use super::{Body, Opened, TransportError, http2, tls};
@@ -113,7 +113,7 @@ impl Visit {
             (true, _) => self.by_http2(stream).await.map(Reached),
             (false, Http::Http2) => Err(TransportError::Protocol),
             (false, _) => {
-                self.http1.adopt(vec![Spare { stream, connect: began.elapsed(), made: Instant::now() }]);
+                self.http1.adopt(vec![Connection::new(stream, began.elapsed())]);
                 Ok(Reached(Line::Http1(Rc::clone(&self.http1))))
             }
         }

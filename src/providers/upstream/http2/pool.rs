@@ -19,7 +19,8 @@ use tokio::time::{Instant, timeout};
 use super::connection::{Connection, Slot, Unanswered};
 use super::driver::Pings;
 use crate::providers::upstream::TransportError;
-use crate::providers::upstream::connect::{Endpoint, Spare};
+use crate::providers::upstream::connect::Endpoint;
+use crate::providers::upstream::connections;
 
 /// How many calls a connection will take, probably, before the first server has told. Few servers take fewer.
 const CALLS_GUESSED: usize = 100;
@@ -64,7 +65,7 @@ pub(super) struct Pool {
     calls_known: Cell<usize>,
     opened: Cell<u64>,
     /// Connections on which the server has chosen HTTP/1.1.
-    spares: RefCell<Vec<Spare>>,
+    spares: RefCell<Vec<connections::Connection>>,
 }
 
 impl Pool {
@@ -92,7 +93,7 @@ impl Pool {
     }
 
     /// Those on which the server has chosen HTTP/1.1.
-    pub(super) fn take_spares(&self) -> Vec<Spare> {
+    pub(super) fn take_spares(&self) -> Vec<connections::Connection> {
         self.spares.take()
     }
 
@@ -233,8 +234,7 @@ impl Pool {
                 log::warn!("a provider that is to be called by HTTP/2 does not speak it");
                 return Err(Unanswered::Failed(TransportError::Protocol));
             }
-            let made = Instant::now();
-            self.spares.borrow_mut().push(Spare { stream, connect: made - began, made });
+            self.spares.borrow_mut().push(connections::Connection::new(stream, began.elapsed()));
             return Err(Unanswered::Http1);
         }
         let calls_max = self.calls_known.get().max(1);

@@ -261,13 +261,18 @@ async fn an_interim_answer_fails_the_call_and_the_final_one_meets_no_other_call(
 #[actix_rt::test]
 async fn an_answer_without_content_has_an_empty_body_and_leaves_its_connection() {
     let server = Server::plain().await;
-    let (transport, _folder) = transport_to(&server);
+    for answer in [
+        "204 No Content\r\n\r\n",
+        "304 Not Modified\r\ncontent-length: 9\r\n\r\n",
+        "200 OK\r\ncontent-length: 0\r\n\r\n",
+    ] {
+        let (transport, _folder) = transport_to(&server);
+        let (opened, _peer) = answered(&server, &transport, &format!("HTTP/1.1 {answer}")).await;
 
-    let (opened, _peer) = answered(&server, &transport, "HTTP/1.1 204 No Content\r\n\r\n").await;
-
-    assert_eq!(opened.head.status, 204);
-    assert_eq!(opened.body.collect::<Vec<_>>().await, []);
-    assert_eq!(transport.status().warm, 1);
+        assert_eq!(transport.status().warm, 1, "whether or not the body is looked at");
+        assert_eq!(opened.head.status, answer[..3].parse::<u16>().unwrap());
+        assert_eq!(opened.body.collect::<Vec<_>>().await, []);
+    }
 }
 
 #[actix_rt::test]

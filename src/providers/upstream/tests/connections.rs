@@ -206,7 +206,7 @@ async fn a_call_that_is_sent_again_does_not_trust_the_other_idle_connections() {
     warm(&transport, 2).await;
 
     let (opened, _peer) = tokio::join!(open(&transport), async {
-        // awc takes the one that has waited longest.
+        // The one that has waited longest is taken.
         peer.request().await;
         drop(peer);
         server.answer(&streamed(&[])).await

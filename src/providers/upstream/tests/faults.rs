@@ -69,7 +69,7 @@ async fn a_head_that_is_cut_is_a_lost_connection() {
     }
 }
 
-/// awc ends it like a whole one; that the answer's own terminator is missing tells them apart.
+/// That the answer's own terminator is missing tells it from a whole one.
 #[actix_rt::test]
 async fn a_body_that_is_cut_ends_without_an_error() {
     let length = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\ndata:";

@@ -2,6 +2,7 @@
 //! `http2`.
 
 mod answers;
+mod bodies;
 mod connections;
 mod faults;
 mod handshakes;
