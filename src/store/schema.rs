@@ -50,6 +50,7 @@ pub(super) fn open_writer(options: &StoreOptions) -> Result<Connection, Refusal>
 /// A database in memory, for one connection.
 pub(super) fn open_in_memory() -> Result<Connection, Refusal> {
     let mut db = Connection::open_in_memory()?;
+    plan_once(&db)?;
     set_up_writer(&db)?;
     migrate(&mut db)?;
     Ok(db)
@@ -93,13 +94,20 @@ pub(super) fn open_for_log(options: &StoreOptions) -> rusqlite::Result<Connectio
 fn open(path: &Path, flags: OpenFlags, options: &StoreOptions) -> rusqlite::Result<Connection> {
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(Duration::from_millis(options.busy_timeout_ms))?;
-    db.set_prepared_statement_cache_capacity(64);
     db.pragma_update(None, "mmap_size", 0)?;
+    plan_once(&db)?;
     Ok(db)
 }
 
-fn set_up_writer(db: &Connection) -> rusqlite::Result<()> {
+/// Statements are kept with their plans. Without the guarantee, SQLite makes a new plan whenever a value that is bound
+/// could matter for it, which takes several times as long as the statement.
+fn plan_once(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(64);
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
+}
+
+fn set_up_writer(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update(None, "foreign_keys", true)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
     db.pragma_update(None, "cache_size", -16_384)?;

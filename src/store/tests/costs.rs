@@ -20,20 +20,25 @@ fn keys() -> KeyAge {
 struct Traced {
     db: Connection,
     steps: Arc<Mutex<BTreeMap<String, i32>>>,
+    /// How often each was planned again.
+    replanned: Arc<Mutex<BTreeMap<String, i32>>>,
 }
 
 impl Traced {
     fn new() -> Self {
         let mut db = schema::open_in_memory().unwrap();
         let steps = Arc::new(Mutex::new(BTreeMap::new()));
-        let seen = Arc::clone(&steps);
+        let replanned = Arc::new(Mutex::new(BTreeMap::new()));
+        let (seen, seen_again) = (Arc::clone(&steps), Arc::clone(&replanned));
         let note = move |event: TraceEvent<'_>| {
             if let TraceEvent::Profile(statement, _) = event {
-                seen.lock().insert(statement.sql().into_owned(), statement.get_status(StatementStatus::VmStep));
+                let sql = statement.sql().into_owned();
+                seen_again.lock().insert(sql.clone(), statement.get_status(StatementStatus::RePrepare));
+                seen.lock().insert(sql, statement.get_status(StatementStatus::VmStep));
             }
         };
         db.trace_v2(TraceEventCodes::SQLITE_TRACE_PROFILE, Some(note)).unwrap();
-        Self { db, steps }
+        Self { db, steps, replanned }
     }
 
     /// How many steps SQLite takes for `work`.
@@ -138,6 +143,29 @@ fn history_costs_what_is_asked_for() {
 
     assert!(cost(10) < cost(20) && cost(20) < cost(40));
     assert_eq!(cost(100), cost(1_000), "all there is");
+}
+
+#[test]
+fn no_statement_is_planned_more_than_once() {
+    let traced = Traced::new();
+    for n in 0..3 {
+        let thread = traced.thread(n);
+        let turn = traced.talk(&thread, 0, &format!("key {n}"));
+        requests::find(&traced.db, &turn.request.id).unwrap();
+        requests::find_by_key(&traced.db, &acme(), &format!("key {n}"), keys(), 1_000).unwrap();
+        history::read(&traced.db, &acme(), &thread, PAGE, None).unwrap();
+        let again = regeneration(&acme(), &thread, 2);
+        turns::open(&traced.db, &again, keys(), 1_000).unwrap();
+        turns::checkpoint(&traced.db, &checkpoint(&again, "so far")).unwrap();
+        turns::settle(&traced.db, &settle(&again, Status::Complete, "answer"), 1_000).unwrap();
+        threads::list(&traced.db, &acme(), PAGE, None).unwrap();
+        requests::purge(&traced.db, keys(), 1_000 + n).unwrap();
+        threads::delete(&traced.db, &acme(), &thread).unwrap();
+    }
+
+    let replanned = traced.replanned.lock().clone();
+    let again: Vec<_> = replanned.iter().filter(|(_, times)| **times > 0).collect();
+    assert!(replanned.len() >= 20 && again.is_empty(), "{again:#?}");
 }
 
 #[test]
