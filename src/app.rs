@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Arbiter, ArbiterHandle};
+use actix::Actor;
 use actix_web::web::Data;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -23,12 +23,13 @@ use crate::actors::coalescer::{self, Coalescer, Streams, Whose, tables};
 use crate::actors::guardian::{Address, Guardian, Ready};
 use crate::actors::pacer::breaker::BreakerSettings;
 use crate::actors::pacer::{InFlight, Pacer, schedule};
-use crate::actors::stream::Environment;
+use crate::actors::stream::{Checkpoints, Environment};
 use crate::actors::subscriber::OnDisconnect;
 use crate::actors::target::{Target, Targets};
 use crate::chat::ProviderName;
 use crate::config::{self, Config, Dialect, Live, Origin, Provider};
 use crate::event::Status;
+use crate::event_loop::{EventLoop, Spawner};
 use crate::http::accept::Serving;
 use crate::http::openapi::Descriptions;
 use crate::http::session::Sessions;
@@ -171,7 +172,7 @@ fn guard_coalescer(
             config::OnDisconnect::Cancel => OnDisconnect::CancelAfter(Duration::from_millis(disconnect_grace_ms)),
         },
         write_wait_max: Duration::from_millis(config.store.write_wait_max_ms),
-        checkpoint_interval: Duration::from_millis(config.store.checkpoint_interval_ms),
+        checkpoints: Checkpoints::every(Duration::from_millis(config.store.checkpoint_interval_ms)),
         answer_bytes_max,
     });
     let settings = Rc::new(settings(config));
@@ -222,12 +223,12 @@ pub struct App {
     api: Data<Api>,
     servers: Vec<Serving>,
     /// The threads that serve. The first one has the actors, too.
-    arbiters: Vec<Arbiter>,
+    loops: Vec<EventLoop>,
     given_up: oneshot::Receiver<()>,
 }
 
 impl App {
-    /// Opens the store, starts the actors and serves. To be called in an actix system. `origin` is where `config` came
+    /// Opens the store, starts the actors and serves. `origin` is where `config` came
     /// from and can be read again.
     pub async fn start(config: Config, origin: Origin, make: Arc<MakeTransport>) -> Result<Self, StartError> {
         let listen = |address| server::listen(address).map_err(|error| StartError::Bind(address, error));
@@ -236,8 +237,9 @@ impl App {
         let store = Store::open(&StoreOptions::new(&config.store))?;
         let metrics = Arc::new(Metrics::new(&config.metrics).counting(callable(&config)).with_routes(routes(&config)));
         let live = Live::new(config, origin);
-        let arbiters: Vec<_> = (0..server::threads(&live.get())).map(|_| Arbiter::new()).collect();
-        let threads: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
+        let start = |n| EventLoop::start(&format!("weir-serve-{n}")).map_err(StartError::Server);
+        let loops = (0..server::threads(&live.get())).map(start).collect::<Result<Vec<_>, _>>()?;
+        let threads: Vec<_> = loops.iter().map(EventLoop::spawner).collect();
         let upstream = start_on(&threads[0], live.clone(), store.clone(), metrics.clone(), make).await;
         let Upstream { coalescer, pacers, given_up } = upstream.map_err(StartError::Provider)?;
         let drain = Drain::default();
@@ -267,7 +269,7 @@ impl App {
             let running = server::serve(&listener, &threads, api.clone(), surface, &config);
             servers.push(running.map_err(StartError::Server)?);
         }
-        Ok(Self { address, admin_address, api, servers, arbiters, given_up })
+        Ok(Self { address, admin_address, api, servers, loops, given_up })
     }
 
     /// Waits until permanent actors have died too often to go on.
@@ -301,10 +303,8 @@ impl App {
             server.stop().await;
         }
         self.api.store.close().await;
-        for arbiter in self.arbiters {
-            arbiter.stop();
-            let _ = actix_web::web::block(move || arbiter.join()).await;
-        }
+        let loops = self.loops;
+        let _ = actix_web::web::block(move || loops.into_iter().for_each(EventLoop::stop)).await;
     }
 
     /// Waits until no answer runs, but not longer than `wait_max`.
@@ -333,19 +333,15 @@ fn routes(config: &Config) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// Starts the actors on `arbiter`.
+/// Starts the actors on `thread`.
 async fn start_on(
-    arbiter: &ArbiterHandle,
+    thread: &Spawner,
     live: Live,
     store: Store,
     metrics: Arc<Metrics>,
     make: Arc<MakeTransport>,
 ) -> Result<Upstream, String> {
     let (started, upstream) = oneshot::channel();
-    arbiter.spawn_fn(move || {
-        actix_web::rt::spawn(async move {
-            let _ = started.send(Upstream::start(&live, store, metrics, &*make).await);
-        });
-    });
+    thread.spawn(async move || drop(started.send(Upstream::start(&live, store, metrics, &*make).await)));
     upstream.await.unwrap_or_else(|_| Err("the actors could not be started".to_owned()))
 }

@@ -12,7 +12,7 @@
 //! | [`providers`] | the dialects, and what carries calls to providers |
 //! | [`actors`] | the decisions: pacer, coalescer, stream, subscriber, guardian |
 //! | [`http`], [`markdown`] | the routes, the event streams, the page |
-//! | [`app`], [`logging`] | builds, links and ends everything; lines that hold nobody up |
+//! | [`app`], [`event_loop`], [`logging`] | builds, links and ends everything; its threads; lines that hold nobody up |
 //! | [`doctor`] | an operator's check-up |
 
 pub mod accounts;
@@ -23,6 +23,7 @@ pub mod chat;
 pub mod config;
 pub mod doctor;
 pub mod event;
+pub mod event_loop;
 pub mod failure;
 pub mod fanout;
 pub mod http;

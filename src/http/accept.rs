@@ -9,14 +9,16 @@ use std::net::TcpListener as Socket;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use actix_rt::ArbiterHandle;
 use actix_service::{Service, ServiceFactory};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+
+use crate::event_loop::Spawner;
 
 /// How long no connection is taken in after one could not be, for want of files or memory.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -33,10 +35,21 @@ pub struct Serving {
 pub(super) struct Stop(watch::Receiver<bool>);
 
 impl Stop {
-    /// Waits until it is to stop.
-    pub(super) async fn asked(mut self) {
+    /// Waits until it is to stop. The framework asks whenever it looks at a connection, so asking again costs no more
+    /// than a look.
+    pub(super) fn asked(self) -> impl Future<Output = ()> {
+        let mut changes = self.0.clone();
         // A server that is gone without a word has nothing to wait for either.
-        let _ = self.0.wait_for(|stop| *stop).await;
+        let mut wait = Box::pin(async move { drop(changes.wait_for(|stop| *stop).await) });
+        let mut known: Option<Waker> = None;
+        poll_fn(move |cx| {
+            let is_known = known.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
+            if is_known && matches!(self.0.has_changed(), Ok(false)) {
+                return Poll::Pending;
+            }
+            known = Some(cx.waker().clone());
+            wait.as_mut().poll(cx)
+        })
     }
 }
 
@@ -51,7 +64,7 @@ pub(super) struct Bounds {
 
 impl Serving {
     /// Serves connections to `socket` on these threads, each with what `make` gives it.
-    pub(super) fn start<F, M>(socket: &Socket, threads: &[ArbiterHandle], bounds: Bounds, make: M) -> io::Result<Self>
+    pub(super) fn start<F, M>(socket: &Socket, threads: &[Spawner], bounds: Bounds, make: M) -> io::Result<Self>
     where
         F: ServiceFactory<TcpStream, Config = (), Response = (), InitError = ()> + 'static,
         F::Service: 'static,
@@ -64,14 +77,12 @@ impl Serving {
             let (socket, make, places) = (socket.try_clone()?, make.clone(), places.clone());
             let (stop, (over, end)) = (Stop(asked.clone()), oneshot::channel());
             ended.push(end);
-            thread.spawn_fn(move || {
-                actix_rt::spawn(async move {
-                    let ended = serve(socket, places, bounds.end_wait_max, make(stop.clone()), stop).await;
-                    if let Err(error) = ended {
-                        log::error!(error:%; "a thread serves no connections");
-                    }
-                    let _ = over.send(());
-                });
+            thread.spawn(async move || {
+                let ended = serve(socket, places, bounds.end_wait_max, make(stop.clone()), stop).await;
+                if let Err(error) = ended {
+                    log::error!(error:%; "a thread serves no connections");
+                }
+                let _ = over.send(());
             });
         }
         Ok(Self { stop, ended })
@@ -150,20 +161,20 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use actix_rt::Arbiter;
     use actix_service::fn_service;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::event_loop::EventLoop;
     use crate::http::server::listen;
 
     const HANG: Duration = Duration::from_secs(10);
 
     /// A server that says hello and echoes each byte; its threads, and where it is.
-    fn polite(bounds: Bounds, threads: usize) -> (Serving, Vec<Arbiter>, std::net::SocketAddr) {
+    fn polite(bounds: Bounds, threads: usize) -> (Serving, Vec<EventLoop>, std::net::SocketAddr) {
         let socket = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let arbiters: Vec<_> = (0..threads).map(|_| Arbiter::new()).collect();
-        let handles: Vec<_> = arbiters.iter().map(Arbiter::handle).collect();
+        let loops: Vec<_> = (0..threads).map(|_| EventLoop::start("weir-serve").unwrap()).collect();
+        let handles: Vec<_> = loops.iter().map(EventLoop::spawner).collect();
         let make = |_| {
             fn_service(async |mut stream: TcpStream| {
                 stream.write_all(b"hello").await?;
@@ -173,7 +184,7 @@ mod tests {
                 Ok::<_, io::Error>(())
             })
         };
-        (Serving::start(&socket, &handles, bounds, make).unwrap(), arbiters, socket.local_addr().unwrap())
+        (Serving::start(&socket, &handles, bounds, make).unwrap(), loops, socket.local_addr().unwrap())
     }
 
     async fn greeted(stream: &mut TcpStream) -> bool {
@@ -200,11 +211,11 @@ mod tests {
 
     #[actix_rt::test]
     async fn every_thread_takes_connections_in() {
-        let (serving, threads, address) = polite(Bounds { connections_max: 9, end_wait_max: HANG }, 2);
+        let (serving, mut threads, address) = polite(Bounds { connections_max: 9, end_wait_max: HANG }, 2);
         let (held, holds) = oneshot::channel();
         let (release, released) = std::sync::mpsc::channel::<()>();
         // One thread is busy, whichever it is.
-        threads[0].spawn_fn(move || {
+        threads[0].spawner().spawn(async move || {
             let _ = held.send(());
             let _ = released.recv();
         });
@@ -212,7 +223,7 @@ mod tests {
 
         assert!(greeted(&mut TcpStream::connect(address).await.unwrap()).await);
         release.send(()).unwrap();
-        threads[1].stop();
+        threads.remove(1).stop();
         assert!(greeted(&mut TcpStream::connect(address).await.unwrap()).await);
         serving.stop().await;
     }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::HttpServiceBuilder;
-use actix_rt::ArbiterHandle;
 use actix_service::{IntoServiceFactory, Service, apply_fn_factory, map_config};
 use actix_web::body::MessageBody;
 use actix_web::dev::{AppConfig, ServiceFactory, ServiceRequest, ServiceResponse};
@@ -26,6 +25,7 @@ use super::connection::places::{Kind, Places};
 use super::connection::{Connection, Line, Patience, say};
 use super::{Api, edge, files, routes};
 use crate::config::Config;
+use crate::event_loop::Spawner;
 use crate::metrics::Metrics;
 
 /// Connections that the system may hold until they are accepted: a burst of clients comes at once.
@@ -89,7 +89,7 @@ pub fn threads(config: &Config) -> usize {
 /// Starts to serve on `listener`, on these threads. The caller decides when to stop.
 pub fn serve(
     listener: &TcpListener,
-    threads: &[ArbiterHandle],
+    threads: &[Spawner],
     api: Data<Api>,
     surface: Surface,
     config: &Config,
