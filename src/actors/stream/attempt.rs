@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
+use super::checkpoints::Checkpoints;
 use super::fallback::{self, Route};
 use super::preface::Preface;
 use super::standing::Standing;
@@ -47,9 +48,9 @@ pub(super) struct Attempt {
     pub(super) standing: Rc<Standing>,
     /// Called once, when a pacer has taken the request in.
     pub(super) admitted: Option<Box<dyn FnOnce()>>,
-    /// Called every `checkpoint_interval` while the answer grows.
+    /// Called at `checkpoints` while the answer grows.
     pub(super) checkpoint: Box<dyn Fn()>,
-    pub(super) checkpoint_interval: Duration,
+    pub(super) checkpoints: Checkpoints,
     pub(super) answer_bytes_max: usize,
 }
 

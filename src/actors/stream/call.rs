@@ -16,9 +16,6 @@ use crate::providers::answer::AnswerDecoder;
 use crate::providers::upstream::{Body, Opened};
 use crate::providers::{Call, Flow, Piece, rate_headers};
 
-/// A checkpoint writes the whole text, so it waits one interval longer for each such part: what is written in a second
-/// has a bound, however long the answer grows.
-const CHECKPOINT_BYTES: usize = 64 * 1024;
 /// What is read of an answer that is an error.
 const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
 
@@ -193,9 +190,7 @@ impl Attempt {
                 }
                 clocks.answer_bytes = self.log.append(&event);
                 if clocks.checkpoint_due.is_none() {
-                    let steps = u32::try_from(clocks.answer_bytes / CHECKPOINT_BYTES).unwrap_or(u32::MAX);
-                    let pause = self.checkpoint_interval.saturating_mul(steps.saturating_add(1));
-                    clocks.checkpoint_due = Some(clocks.last_byte + pause);
+                    clocks.checkpoint_due = Some(self.checkpoints.due(clocks.last_byte, clocks.answer_bytes));
                 }
             }
             Piece::Model(model) => self.log.note(|transcript| transcript.model = Some(model.to_owned())),

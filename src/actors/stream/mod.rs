@@ -7,6 +7,7 @@
 mod attempt;
 pub mod budget;
 mod call;
+mod checkpoints;
 pub mod drain;
 mod ending;
 mod estimate;
@@ -32,6 +33,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use self::attempt::Attempt;
+pub use self::checkpoints::Checkpoints;
 use self::drain::Concerned;
 use self::interests::Interests;
 pub use self::reply::Reply;
@@ -200,8 +202,8 @@ pub struct Environment {
     pub on_disconnect: OnDisconnect,
     /// How long the store may take to open a turn.
     pub write_wait_max: Duration,
-    /// How often a growing answer is saved.
-    pub checkpoint_interval: Duration,
+    /// When growing answers are saved.
+    pub checkpoints: Checkpoints,
     /// The longest answer.
     pub answer_bytes_max: usize,
 }
@@ -322,7 +324,7 @@ impl Stream {
             standing: self.standing.clone(),
             admitted: Some(Box::new(move || tell(&admitted, Admitted))),
             checkpoint: Box::new(move || tell(&grown, Grown)),
-            checkpoint_interval: self.environment.checkpoint_interval,
+            checkpoints: self.environment.checkpoints,
             answer_bytes_max: self.environment.answer_bytes_max,
         };
         let (standing, stream, bill) = (self.standing.clone(), self.id.clone(), self.bill.clone());

@@ -267,7 +267,7 @@ impl House {
             targets: targets.clone(),
             on_disconnect: plan.on_disconnect,
             write_wait_max: millis(10_000),
-            checkpoint_interval: millis(1_000),
+            checkpoints: Checkpoints::every(millis(1_000)),
             answer_bytes_max: plan.answer_bytes_max,
         });
         let settings = Settings {
