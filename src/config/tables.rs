@@ -64,7 +64,7 @@ tables! {
         /// The address of metrics and administration; `""`: they share `bind`.
         #[serde(with = "maybe_address")]
         admin_bind: Option<SocketAddr> = None;
-        /// Threads that serve HTTP; 0: one for each core.
+        /// Threads that serve; the first one has the actors, too. 0: one less than there are cores.
         workers: usize = 0 => 0..=512;
         /// Silence on a stream after which a comment is sent, in milliseconds.
         ping_interval_ms: u64 = 15_000 => WAIT_MS;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use actix_service::{Service, ServiceFactory};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, unconstrained};
 use tokio::time::{sleep, timeout};
 
 use crate::event_loop::Spawner;
@@ -40,7 +40,8 @@ impl Stop {
     pub(super) fn asked(self) -> impl Future<Output = ()> {
         let mut changes = self.0.clone();
         // A server that is gone without a word has nothing to wait for either.
-        let mut wait = Box::pin(async move { drop(changes.wait_for(|stop| *stop).await) });
+        // Where a task has used up its turn, the wait would not note whom to wake.
+        let mut wait = Box::pin(unconstrained(async move { drop(changes.wait_for(|stop| *stop).await) }));
         let mut known: Option<Waker> = None;
         poll_fn(move |cx| {
             let is_known = known.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
@@ -128,6 +129,8 @@ where
                     }
                     drop(place);
                 });
+                // Also while connections come so fast that nothing else of this gets its turn.
+                while connections.try_join_next().is_some() {}
             }
             Some(_) = connections.join_next() => {}
         }

@@ -6,10 +6,13 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection::places::BEYOND_MAX;
+use super::server;
 use crate::config::Config;
 
-/// The database, the threads' event queues, the log, and what a library opens for a moment.
+/// The database, the log, and what a library opens for a moment.
 const OTHER_FILES: usize = 256;
+/// A serving thread's event queue and what wakes it; beside it has each listening socket.
+const THREAD_FILES: usize = 4;
 
 /// Raises the process's limit to what `config` needs, as far as it may; says so when that is not enough.
 pub fn raise_limit(config: &Config) {
@@ -81,7 +84,8 @@ fn needed(config: &Config) -> usize {
 fn needed_beside(config: &Config) -> usize {
     let providers = config.providers.values().filter(|provider| provider.available().is_ok());
     let calls = providers.map(|provider| provider.pace.concurrency.max(provider.warm_connections));
-    calls.fold(OTHER_FILES + BEYOND_MAX * addresses(config), usize::saturating_add)
+    let threads = server::threads(config) * (THREAD_FILES + addresses(config));
+    calls.fold(OTHER_FILES + threads + BEYOND_MAX * addresses(config), usize::saturating_add)
 }
 
 fn addresses(config: &Config) -> usize {
@@ -110,6 +114,6 @@ mod tests {
         assert_eq!(fit(&config, 1), 1);
         assert_eq!([80, 1_023, 1_024, 100_000].map(|limit| beyond(&config, limit)), [10, 127, 128, 128]);
         config.server.admin_bind = Some(config.server.bind);
-        assert_eq!(needed(&config), 20_000 + beside + BEYOND_MAX);
+        assert_eq!(needed(&config), 20_000 + beside + BEYOND_MAX + server::threads(&config));
     }
 }

@@ -5,15 +5,16 @@
 //!
 //! - *Not for the disk.* Asked is only about threads that this process has made, read or written among the last few
 //!   thousand: all pages that such an answer takes went through the kernel's cache then, and those few thousand threads
-//!   are a fraction of what it holds. Or about anything in a database so small that it was read as a whole when it was
-//!   opened, and has been in the cache since. SQLite's own memory is no part of this: a connection forgets its pages
-//!   whenever another one has written. Should the kernel, short of memory, have dropped a page all the same, it costs
-//!   one read of the disk, once, and no promise.
+//!   are a fraction of what it holds. Or about one request in a database so small that it was read as a whole when it
+//!   was opened, and has been in the cache since. SQLite's own memory is no part of this: a connection forgets its
+//!   pages whenever another one has written. Should the kernel, short of memory, have dropped pages all the same, it
+//!   costs as many reads of the disk as there are pages, a few for a message, and no promise.
 //! - *Not for others.* Whoever finds the one connection in use, or hears from SQLite that something is locked, asks the
 //!   readers. Nobody who writes or moves the log keeps a reader out, but for the microseconds in which a log begins
 //!   anew.
 //! - *Not for long.* A history of more than some tens of messages, or of more than some tens of kilobytes, is left to
-//!   the readers; SQLite itself refuses to load a longer value here. That a thread is long is remembered.
+//!   the readers; SQLite itself refuses to load a longer value here. That a thread is long, or could not be read here
+//!   for another reason, is remembered.
 //!
 //! Each question sees the database as it is then: what was answered as written before is seen. The connection can only
 //! read, has no part in moving the log, and is closed before the writer's.
@@ -59,15 +60,15 @@ impl Near {
         about: About<'_>,
         work: impl FnOnce(&Connection) -> Result<Option<T>, StoreError>,
     ) -> Option<Result<T, StoreError>> {
-        let length = self.length_of(about);
-        if length == Some(Length::Long) {
-            return None;
+        match (about, self.length_of(about)) {
+            (About::Thread(..), Some(Length::Short)) | (About::Anything, _) => {}
+            (About::Thread(..), Some(Length::Long) | None) => return None,
         }
         let answer = {
             let db = self.db.try_lock()?;
             let db = db.as_ref()?;
-            let answer = readers::look(db, |db| match length {
-                None if !schema::is_small(db)? => Ok(None),
+            let answer = readers::look(db, |db| match about {
+                About::Anything if !schema::is_small(db)? => Ok(None),
                 _ => work(db).map(Some),
             });
             if !db.is_autocommit() {

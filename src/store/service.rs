@@ -110,11 +110,14 @@ impl Service {
         Ok(answer)
     }
 
-    /// Queues a write that nobody waits for.
+    /// Queues a write that nobody waits for, if there is room for others beside it: half of the queue is theirs.
     pub(super) fn write_if_room<F>(&self, work: F) -> Result<(), StoreError>
     where
         F: FnMut(&Connection, UnixMs) -> Result<(), StoreError> + Send + 'static,
     {
+        if self.places.available_permits() <= self.places_max / 2 {
+            return Err(StoreError::Busy);
+        }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|error| refusal(&error))?;
         let (job, _) = Write::queued(Level::Written, Some(place), work);
         self.orders.send(Order::Write(job)).map_err(|_| StoreError::Stopped)

@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
+use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::attempt::{Attempt, millis};
@@ -105,6 +106,8 @@ impl Attempt {
                     }
                     let flow = decoder.push(&chunk, &mut |piece| self.take(piece, &mut clocks));
                     let flow = flow.map_err(|failure| run.failed(failure))?;
+                    // Of what has been read at once, each piece counts: others on this thread want their turn.
+                    consume_budget().await;
                     self.check_size(clocks.answer_bytes)?;
                     if clocks.content {
                         permit.heard();
@@ -156,6 +159,7 @@ impl Attempt {
             };
             let chunk = chunk.map_err(Failure::from)?;
             let flow = decoder.push(&chunk, &mut learn).map_err(|failure| run.failed(failure))?;
+            consume_budget().await;
             if flow == Flow::Ended {
                 run.over();
                 self.target.transport.recycle(body);

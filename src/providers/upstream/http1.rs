@@ -41,7 +41,7 @@ const WARM_TIME_MAX: Duration = Duration::from_secs(10);
 /// How much it may bring; lists of models have hundreds of kilobytes.
 const WARM_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// See the module. One per provider and thread; lives on an actix arbiter.
+/// See the module. One per provider; lives on the upstream arbiter.
 pub struct Http1 {
     server: Rc<Server>,
     /// What keeps connections warm asks for, and how many those are.

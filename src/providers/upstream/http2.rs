@@ -36,7 +36,7 @@ use crate::chat::ProviderName;
 use crate::config;
 use crate::providers::{Adapter, Call, Head};
 
-/// See the module. One per provider and thread; lives on an actix arbiter.
+/// See the module. One per provider; lives on the upstream arbiter.
 pub struct Http2 {
     server: Rc<Server>,
     /// Whether connections are made before they are needed.

@@ -1,7 +1,7 @@
 //! Warm: keeps idle connections to one provider open, so that a call need not wait for a handshake.
 //!
-//! awc cannot just connect, so connections are opened, and used again before they idle out, by real calls that cost
-//! nothing. Those run at the same time, as many as connections are wanted: one after the other would all use the
+//! Servers close connections that have never carried a call soon. So connections are opened, and used again before they
+//! idle out, by real calls that cost nothing. Those run at the same time, as many as connections are wanted: one after the other would all use the
 //! same connection.
 
 use std::rc::Rc;

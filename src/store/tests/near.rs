@@ -76,6 +76,22 @@ async fn in_a_large_database_only_threads_that_were_touched_are_near() {
 }
 
 #[tokio::test]
+async fn in_a_small_database_too_a_thread_is_first_read_by_a_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&in_dir(dir.path())).unwrap();
+    let thread = thread_of(&store, &acme()).await;
+    talk(&store, &acme(), &thread, "hi", "ho").await;
+    store.close().await;
+    let store = Store::open(&in_dir(dir.path())).unwrap();
+
+    history(&store, &acme(), &thread).await;
+    assert_eq!(reads(&store), (1, 0));
+    history_at_once(&store, &thread);
+    assert_eq!(reads(&store), (1, 1));
+    store.close().await;
+}
+
+#[tokio::test]
 async fn a_thread_that_others_have_followed_is_left_to_the_readers_again() {
     let dir = tempfile::tempdir().unwrap();
     let options = StoreOptions { recent_max: 4, ..in_dir(dir.path()) };

@@ -87,6 +87,25 @@ async fn a_full_queue_refuses_new_writes_and_lets_last_words_wait() {
 }
 
 #[tokio::test]
+async fn half_of_the_queue_is_not_for_checkpoints() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(&dir, |options| StoreOptions { queue_max: 6, ..options });
+    let thread = thread_of(&store, &acme()).await;
+    let turn = open(&store, &acme(), &thread, "hi").await;
+    let hold = hold_writer(&store).await;
+
+    (0..9).for_each(|_| store.checkpoint(checkpoint(&turn, "so far")));
+
+    assert_eq!((store.stats().queued, store.stats().checkpoints_dropped), (3, 7));
+    let others: Vec<_> = (0..3).map(|_| ask(store.ping())).collect();
+    drop(hold);
+    for other in others {
+        other.await.unwrap();
+    }
+    store.close().await;
+}
+
+#[tokio::test]
 async fn whoever_has_an_answer_finds_its_place_free() {
     let dir = tempfile::tempdir().unwrap();
     let store = store_in(&dir, |options| StoreOptions { queue_max: 1, ..options });
