@@ -228,8 +228,7 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the store, starts the actors and serves. `origin` is where `config` came
-    /// from and can be read again.
+    /// Opens the store, starts the actors and serves. `origin` is where `config` came from and can be read again.
     pub async fn start(config: Config, origin: Origin, make: Arc<MakeTransport>) -> Result<Self, StartError> {
         let listen = |address| server::listen(address).map_err(|error| StartError::Bind(address, error));
         let listener = listen(config.server.bind)?;

@@ -35,8 +35,8 @@ pub struct Serving {
 pub(super) struct Stop(watch::Receiver<bool>);
 
 impl Stop {
-    /// Waits until it is to stop. The framework asks whenever it looks at a connection, so asking again costs no more
-    /// than a look.
+    /// Waits until it is to stop. The framework asks with every piece of every answer, so asking again takes no lock
+    /// that connections and threads share.
     pub(super) fn asked(self) -> impl Future<Output = ()> {
         let mut changes = self.0.clone();
         // A server that is gone without a word has nothing to wait for either.
@@ -120,6 +120,8 @@ where
         tokio::select! {
             biased;
             () = &mut stop => break,
+            // Before the next one, so that those that have ended are forgotten however fast others come.
+            Some(_) = connections.join_next() => {}
             (stream, place) = next(&listener, &places) => {
                 let service = service.clone();
                 connections.spawn_local(async move {
@@ -129,10 +131,7 @@ where
                     }
                     drop(place);
                 });
-                // Also while connections come so fast that nothing else of this gets its turn.
-                while connections.try_join_next().is_some() {}
             }
-            Some(_) = connections.join_next() => {}
         }
     }
     drop(listener);

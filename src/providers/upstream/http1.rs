@@ -170,8 +170,8 @@ impl Server {
 
     /// Sends a call; sends it again if it met a connection that was already closed.
     ///
-    /// A provider closes an idle connection when it likes, and its word of it may cross with the call: awc looks at a
-    /// connection before it uses it, but cannot see what is under way. So a call is repeated, once, if its connection
+    /// A provider closes an idle connection when it likes, and its word of it may cross with the call: the pool looks at
+    /// a connection before it gives it out, but cannot see what is under way. So a call is repeated, once, if its connection
     /// had waited in the pool, was lost right after the call was written, and brought not one byte back. A provider
     /// that takes the call and falls over within [`STALE_WITHIN`] looks the same; then an answer was perhaps begun
     /// that nobody reads, and nothing worse. Lost later, or on a connection of its own, a call may well have been
