@@ -247,8 +247,6 @@ impl Attempt {
         }
         if let Some(admitted) = self.admitted.take() {
             admitted();
-            // The turn is written while the call is made: the sooner that begins, the sooner listeners may hear.
-            let_others_go_first().await;
         }
         if let Admitted::Granted(permit) = admitted {
             return Ok(permit);
@@ -308,19 +306,6 @@ impl Attempt {
         let jitter = pause.mul_f64(0.25 * (RandomState::new().hash_one(tries) % 1024) as f64 / 1024.0);
         Repeat::After(pause + jitter)
     }
-}
-
-/// Goes on after the tasks that are ready now. Unlike tokio's `yield_now`, does not look for new events before.
-async fn let_others_go_first() {
-    let mut went = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut went, true) {
-            return std::task::Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
 }
 
 pub(super) fn millis(millis: u64) -> Duration {
