@@ -74,6 +74,7 @@ const CASES: &[(&str, Ends)] = &[
     ("drop", In("upstream_truncated", "mid_stream")),
     ("cut_chunk", In("upstream_truncated", "mid_stream")),
     ("cut_frame", In("upstream_truncated", "mid_stream")),
+    ("cut_end", In("upstream_truncated", "mid_stream")),
     ("short_body", In("upstream_truncated", "mid_stream")),
     ("reset", In("upstream_truncated", "mid_stream")),
     ("no_finish", In("upstream_truncated", "mid_stream")),
@@ -109,7 +110,7 @@ const CLOCKS: &[(&str, &str, Ends)] = &[
 ];
 
 /// What only HTTP/1.1 has.
-const OF_HTTP1: [&str; 9] = [
+const OF_HTTP1: [&str; 10] = [
     "cut_head",
     "no_http",
     "interim",
@@ -118,6 +119,7 @@ const OF_HTTP1: [&str; 9] = [
     "no_content",
     "no_length",
     "cut_chunk",
+    "cut_end",
     "short_body",
 ];
 

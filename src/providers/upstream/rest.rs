@@ -15,8 +15,8 @@ use super::chunks::{Chunks, Malformed};
 use super::connections::{Connection, Connections};
 
 /// What follows a head. Dropped before its end it closes the connection; at its end the connection is free for another
-/// call, unless the answer says otherwise. A body that was cut ends like a whole one: whether the answer was whole its
-/// decoder says.
+/// call, unless the answer says otherwise. One that was cut is lost, as it is over HTTP/2; where only the end of the
+/// connection tells the body's, the answer's decoder says whether it was whole.
 pub(super) struct Rest {
     /// `None` once the body has ended.
     connection: Option<Connection>,
@@ -88,7 +88,8 @@ impl Stream for Rest {
                     // Lets go of the buffer before it waits.
                     this.unread = Bytes::new();
                     match ready!(connection.poll_bytes(cx)) {
-                        Ok(bytes) if bytes.is_empty() => this.connection = None,
+                        Ok(bytes) if bytes.is_empty() && matches!(this.until, Until::Close) => this.connection = None,
+                        Ok(bytes) if bytes.is_empty() => return this.fail(TransportError::Lost),
                         Ok(bytes) => this.unread = bytes,
                         Err(_) => return this.fail(TransportError::Lost),
                     }

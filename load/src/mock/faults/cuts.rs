@@ -51,6 +51,11 @@ pub(super) fn no_done(asked: &Asked) -> Script {
     Box::new(asked.opening().chain(asked.tokens(0..asked.plan.tokens)).chain(finish).chain(end()))
 }
 
+pub(super) fn cut_end(asked: &Asked) -> Script {
+    let finish = chunk_of(&asked.finish_events());
+    Box::new(asked.opening().chain(asked.tokens(0..asked.plan.tokens)).chain(finish).chain([Step::Cut]))
+}
+
 pub(super) fn no_finish(asked: &Asked) -> Script {
     Box::new(asked.opening().chain(asked.tokens(0..asked.plan.tokens)).chain(end()))
 }

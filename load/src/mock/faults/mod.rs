@@ -146,6 +146,8 @@ behaviours! {
     "cut_head", Nothing, cuts::cut_head;
     /// A body that ends after the finish reason, without the terminator.
     "no_done", All, cuts::no_done;
+    /// A connection that closes after the finish reason, before the terminator and the end of the body.
+    "cut_end", All, cuts::cut_end;
     /// A body that ends properly, without finish reason or terminator.
     "no_finish", All, cuts::no_finish;
     /// An error in the middle of a stream, in the dialect's own words.

@@ -71,7 +71,7 @@ async fn a_head_that_is_cut_is_a_lost_connection() {
 
 /// That the answer's own terminator is missing tells it from a whole one.
 #[actix_rt::test]
-async fn a_body_that_is_cut_ends_without_an_error() {
+async fn a_body_that_is_cut_is_a_lost_connection() {
     let length = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\ndata:";
     let chunked = streamed(&["data:"]);
     let cuts = ["", "f", "ff\r\n", "ff\r\nda", "2\r\nda", "0\r\n"].map(|end| format!("{chunked}{end}"));
@@ -82,8 +82,9 @@ async fn a_body_that_is_cut_ends_without_an_error() {
         let (opened, peer) = answered(&server, &transport, answer).await;
         drop(peer);
 
-        let chunks: Vec<_> = opened.body.collect().await;
-        assert!(chunks.iter().all(Result::is_ok), "{chunks:?}");
+        let mut pieces: Vec<_> = opened.body.collect().await;
+        assert_eq!(pieces.pop(), Some(Err(TransportError::Lost)), "{answer}");
+        assert!(pieces.iter().all(Result::is_ok), "{pieces:?}");
         assert_eq!(transport.status().warm, 0);
     }
 }
