@@ -71,6 +71,8 @@ mod resume;
 #[cfg(test)]
 mod session;
 #[cfg(test)]
+mod signs_of_life;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod sockets;

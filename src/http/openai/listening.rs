@@ -68,7 +68,7 @@ impl Listening {
         let subscription = self.attachment.subscription();
         let something = poll_fn(|cx| {
             // First the wakers, then the look: what comes in between is not missed.
-            while matches!(self.cursor.next(0, cx.waker()), Next::Queue(_)) {}
+            while !matches!(self.cursor.next(0, cx.waker()), Next::Nothing) {}
             subscription.wake_at_end(cx.waker());
             let is_there = subscription.log.last_seq() > 0 || subscription.end().is_some();
             if is_there { Poll::Ready(()) } else { Poll::Pending }
