@@ -362,6 +362,11 @@ impl RequestKey {
         let digest = Sha256::digest(&canonical).into();
         Self { digest, canonical: canonical.into() }
     }
+
+    /// SHA-256 of everything that makes the request: for what is remembered long after the request has gone.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
 }
 
 fn push_field(out: &mut Vec<u8>, field: &[u8]) {

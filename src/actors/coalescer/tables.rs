@@ -173,7 +173,8 @@ pub struct Tables<T> {
     requests: HashMap<RequestId, Known<T>>,
     by_thread: HashMap<ThreadId, HashSet<RequestId>>,
     idempotency: HashMap<(OrgId, String), RequestId>,
-    errors: HashMap<RequestKey, RecentError>,
+    /// By the digests of their keys: what was asked, images and all, is not kept for the sake of a failure.
+    errors: HashMap<[u8; 32], RecentError>,
     intents: HashMap<RequestId, Intent<T>>,
     ended: VecDeque<Ended>,
     retained_bytes: usize,
@@ -222,7 +223,7 @@ impl<T> Tables<T> {
         if let Some(stream) = flight {
             return self.follow(ask, stream);
         }
-        if let Some(recent) = self.errors.get(&ask.key).filter(|recent| now < recent.until) {
+        if let Some(recent) = self.errors.get(&ask.key.digest()).filter(|recent| now < recent.until) {
             return Decision::Reject(recent.failure.clone());
         }
         if self.running.len() >= self.limits.streams_max {
@@ -361,11 +362,6 @@ impl<T> Tables<T> {
     /// All running answers of a thread.
     pub fn streams_of(&self, thread: &ThreadId) -> impl Iterator<Item = &StreamId> {
         self.turns.get(thread).into_iter().flatten().map(|turn| &turn.stream)
-    }
-
-    /// Whether an answer runs.
-    pub fn is_running(&self, stream: &StreamId) -> bool {
-        self.running.contains_key(stream)
     }
 
     /// How many answers run.

@@ -84,11 +84,6 @@ impl<S, W> Interests<S, W> {
         self.groups.get_mut(&answer.cloned())
     }
 
-    /// All groups, to change them.
-    pub fn groups_mut(&mut self) -> impl Iterator<Item = &mut Group<W>> {
-        self.groups.values_mut()
-    }
-
     /// The turn of a thread.
     pub fn turn_of(&self, thread: &ThreadId) -> Option<&TurnIds> {
         self.groups.values().filter_map(|group| group.turn.as_ref()).find(|turn| turn.thread == *thread)

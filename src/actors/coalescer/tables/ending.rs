@@ -52,7 +52,7 @@ impl<T> Tables<T> {
         running.threads.iter().for_each(|thread| self.remove_turn(stream, thread));
         let room = !self.limits.error_ttl.is_zero() && self.errors.len() < self.limits.requests_max;
         if let Some(failure) = failure.filter(|_| room) {
-            self.errors.insert(running.key, RecentError { failure, until: now + self.limits.error_ttl });
+            self.errors.insert(running.key.digest(), RecentError { failure, until: now + self.limits.error_ttl });
         }
         let Some(answer_bytes) = retain else {
             running.requests.iter().for_each(|request| self.forget(stream, request));
