@@ -1,12 +1,15 @@
 //! What operators run against their weir: each command finds a good one good, and says what is wrong with another.
 
+use std::net::TcpListener;
+
 use clap::{Args, Parser};
 use load::checks::{alerts, compare, diagnose, profile, smoke, suite};
 use load::report::Report;
 use load::suites::junk;
 use load::target::TargetError;
+use tokio::time::timeout;
 
-use crate::support::gateway::{FAST, Gateway, message};
+use crate::support::gateway::{FAST, Gateway, PATIENCE, message};
 
 /// A pace that is narrow without the profile.
 const PROFILE: &str = "[profiles.ttft.providers.mock]\nrps = 1000.0\nconcurrency = 100\nburst = 100";
@@ -151,6 +154,21 @@ async fn where_nothing_runs_the_words_are_clear() {
     let error = smoke::run(&arguments).await.unwrap_err();
 
     assert!(error.to_string().starts_with("nothing to measure at http://127.0.0.1:1"), "{error}");
+}
+
+#[actix_web::test]
+async fn where_nobody_ever_answers_the_wait_ends() {
+    // The kernel takes connections in for it, and nobody reads them.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let words = ["load", "--url", &url, "--timeout-ms", "20"];
+
+    let alerts = timeout(PATIENCE, alerts::run(&Line::parse_from(words).arguments)).await.expect("an end");
+    let smoke = timeout(PATIENCE, smoke::run(&Line::parse_from(words).arguments)).await.expect("an end");
+
+    for error in [alerts.unwrap_err(), smoke.unwrap_err()] {
+        assert!(error.to_string().ends_with("no answer, or no more of it, within 20 ms"), "{error}");
+    }
 }
 
 #[actix_web::test]

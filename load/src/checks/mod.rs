@@ -27,6 +27,9 @@ pub struct SiteArguments {
     pub access: Access,
 }
 
+/// Longer than weir's streams are silent.
+pub(crate) const WAIT_MAX_MS: u64 = 30_000;
+
 /// How it is asked.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Access {
@@ -42,6 +45,9 @@ pub struct Access {
     /// What answers [default: the provider's default model].
     #[arg(long)]
     pub model: Option<String>,
+    /// How long connecting, each whole answer, and a stream's head and silences may take.
+    #[arg(long, default_value_t = WAIT_MAX_MS, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub timeout_ms: u64,
 }
 
 /// An API key. Its `Debug` shows nothing of it.
@@ -78,7 +84,8 @@ impl Site {
 
     /// The same for one of several.
     pub async fn at(url: &str, access: &Access) -> Result<Self, TargetError> {
-        let mut client = Client::new(url)?.trusting(access.ca_file.as_deref())?;
+        let mut client =
+            Client::new(url)?.trusting(access.ca_file.as_deref())?.within(Duration::from_millis(access.timeout_ms));
         if let Some(Key(key)) = &access.key {
             client = client.with_header("authorization", format!("Bearer {key}"));
         }

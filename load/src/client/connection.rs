@@ -1,10 +1,12 @@
 //! Connection: one HTTP/1.1 connection from the client's side, over anything that reads and writes.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{ClientError, Response, Stream};
+use super::{ClientError, Response, Stream, in_time};
 use crate::body::{Decoder, Framing, Piece};
 
 const HEADERS_MAX: usize = 64;
@@ -97,19 +99,28 @@ pub struct Connection<S = Stream> {
     buffer: BytesMut,
     body: Decoder,
     reads: u64,
+    wait_max: Option<Duration>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection over this stream, to a server of this name.
     pub fn new(stream: S, host: impl Into<String>) -> Self {
         let body = Decoder::new(Framing::Length(0));
-        Self { stream, host: host.into(), buffer: BytesMut::new(), body, reads: 0 }
+        Self { stream, host: host.into(), buffer: BytesMut::new(), body, reads: 0, wait_max: None }
+    }
+
+    /// The same, whose heads, whole answers and silences may each take this long.
+    pub(super) fn within(self, wait_max: Option<Duration>) -> Self {
+        Self { wait_max, ..self }
     }
 
     /// Sends a request and reads the head of the answer.
     pub async fn send(&mut self, request: &Request) -> Result<Head, ClientError> {
-        self.write(request).await?;
-        self.read_head(request.method == "HEAD").await
+        in_time(self.wait_max, async {
+            self.write(request).await?;
+            self.read_head(request.method == "HEAD").await
+        })
+        .await
     }
 
     /// Sends a request without waiting for anything.
@@ -136,6 +147,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// The next piece of the answer's body; `None` at its proper end.
     pub async fn next_piece(&mut self) -> Result<Option<Bytes>, ClientError> {
+        in_time(self.wait_max, self.piece()).await
+    }
+
+    async fn piece(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
             match self.body.next(&mut self.buffer).map_err(|_| ClientError::NotHttp)? {
                 Piece::Data(data) => return Ok(Some(data)),
@@ -150,13 +165,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads an answer's body to its end.
     pub async fn whole(&mut self, head: Head) -> Result<Response, ClientError> {
         let mut body = BytesMut::new();
-        while let Some(piece) = self.next_piece().await? {
-            if body.len() + piece.len() > BODY_LEN_MAX {
-                return Err(ClientError::TooLong);
+        in_time(self.wait_max, async {
+            while let Some(piece) = self.piece().await? {
+                if body.len() + piece.len() > BODY_LEN_MAX {
+                    return Err(ClientError::TooLong);
+                }
+                body.extend_from_slice(&piece);
             }
-            body.extend_from_slice(&piece);
-        }
-        Ok(Response { head, body: body.freeze() })
+            Ok(Response { head, body: body.freeze() })
+        })
+        .await
     }
 
     /// How many reads have brought something so far.

@@ -8,10 +8,12 @@ mod stream;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 pub use connection::{Connection, Head, Request};
 pub use events::{Arrived, Events, openai_text_of, text_of};
@@ -26,6 +28,7 @@ pub struct Client {
     prefix: String,
     headers: Vec<(String, String)>,
     tls: Option<Tls>,
+    wait_max: Option<Duration>,
 }
 
 /// A whole answer.
@@ -73,6 +76,8 @@ pub enum ClientError {
     Cut,
     /// What came is not HTTP.
     NotHttp,
+    /// Nothing came for as long as the client waits.
+    Late(Duration),
     /// A body or a line is longer than anybody should send.
     TooLong,
     /// An answer came, but not the one that was asked for.
@@ -100,6 +105,9 @@ impl fmt::Display for ClientError {
             ClientError::Closed => f.write_str("the connection was closed without an answer"),
             ClientError::Cut => f.write_str("the answer was cut"),
             ClientError::NotHttp => f.write_str("the answer is not HTTP"),
+            ClientError::Late(wait_max) => {
+                write!(f, "no answer, or no more of it, within {} ms", wait_max.as_millis())
+            }
             ClientError::TooLong => f.write_str("the answer is too long"),
             ClientError::Refused(response) => {
                 let body = String::from_utf8_lossy(&response.body);
@@ -140,7 +148,7 @@ impl Client {
         let path = path.trim_end_matches('/');
         let prefix = if path.is_empty() { String::new() } else { format!("/{path}") };
         let authority = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
-        Ok(Self { authority, prefix, headers: Vec::new(), tls })
+        Ok(Self { authority, prefix, headers: Vec::new(), tls, wait_max: None })
     }
 
     /// The same, which trusts the certificates of this PEM file, too. Without `https` there is nobody to trust.
@@ -157,6 +165,12 @@ impl Client {
         self
     }
 
+    /// The same, which waits this long for a connection, for a whole answer, and for a stream's head and next bytes.
+    pub fn within(mut self, wait_max: Duration) -> Self {
+        self.wait_max = Some(wait_max);
+        self
+    }
+
     /// The server's name and port.
     pub fn authority(&self) -> &str {
         &self.authority
@@ -164,21 +178,27 @@ impl Client {
 
     /// A new connection.
     pub async fn connect(&self) -> Result<Connection, ClientError> {
-        let stream = TcpStream::connect(&self.authority).await.map_err(ClientError::Connect)?;
-        stream.set_nodelay(true)?;
-        let stream = match &self.tls {
-            Some(tls) => tls.connect(stream).await?,
-            None => Stream::Tcp(stream),
-        };
-        Ok(Connection::new(stream, self.authority.clone()))
+        in_time(self.wait_max, async {
+            let stream = TcpStream::connect(&self.authority).await.map_err(ClientError::Connect)?;
+            stream.set_nodelay(true)?;
+            let stream = match &self.tls {
+                Some(tls) => tls.connect(stream).await?,
+                None => Stream::Tcp(stream),
+            };
+            Ok(Connection::new(stream, self.authority.clone()).within(self.wait_max))
+        })
+        .await
     }
 
     /// Sends a request on a new connection and reads the whole answer, whatever its status.
     pub async fn send(&self, request: Request) -> Result<Response, ClientError> {
         let request = self.complete(request);
-        let mut connection = self.connect().await?;
-        let head = connection.send(&request).await?;
-        connection.whole(head).await
+        in_time(self.wait_max, async {
+            let mut connection = self.connect().await?;
+            let head = connection.send(&request).await?;
+            connection.whole(head).await
+        })
+        .await
     }
 
     /// `GET`.
@@ -204,8 +224,22 @@ impl Client {
     }
 }
 
+/// What this comes to, or [`ClientError::Late`] if it takes longer than it may.
+async fn in_time<T>(
+    wait_max: Option<Duration>,
+    work: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    match wait_max {
+        Some(wait_max) => timeout(wait_max, work).await.unwrap_or(Err(ClientError::Late(wait_max))),
+        None => work.await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::{Instant, sleep};
+
     use super::*;
 
     #[test]
@@ -226,11 +260,63 @@ mod tests {
         }
     }
 
+    const WAIT_MAX: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_says_nothing_is_waited_for_no_longer_than_was_asked_for() {
+        let (_open, silent) = tokio::io::duplex(1024);
+        let mut connection = Connection::new(silent, "x").within(Some(WAIT_MAX));
+        let start = Instant::now();
+
+        let silence = connection.send(&Request::get("/")).await;
+
+        assert!(matches!(silence, Err(ClientError::Late(WAIT_MAX))), "{silence:?}");
+        assert_eq!(start.elapsed(), WAIT_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_may_last_as_long_as_it_is_not_silent_and_a_whole_answer_may_not() {
+        let read = async |is_stream: bool| {
+            let (near, mut far) = tokio::io::duplex(1024);
+            let mut connection = Connection::new(near, "x").within(Some(WAIT_MAX));
+            let drips = async {
+                far.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                for _ in 0..4 {
+                    sleep(WAIT_MAX * 2 / 3).await;
+                    // Nobody may listen any more.
+                    let _ = far.write_all(b"x").await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let reads = async {
+                let head = connection.read_head(false).await.unwrap();
+                if !is_stream {
+                    return (0, connection.whole(head).await.map(drop));
+                }
+                let mut pieces = 0;
+                loop {
+                    match connection.next_piece().await {
+                        Ok(_) => pieces += 1,
+                        Err(error) => return (pieces, Err(error)),
+                    }
+                }
+            };
+            tokio::select! { read = reads => read, () = drips => unreachable!("it never ends") }
+        };
+
+        let (start, streamed) = (Instant::now(), read(true).await);
+        assert!(matches!(streamed, (4, Err(ClientError::Late(_)))), "{streamed:?}");
+        assert_eq!(start.elapsed(), WAIT_MAX * 8 / 3 + WAIT_MAX);
+        let (start, whole) = (Instant::now(), read(false).await);
+        assert!(matches!(whole, (0, Err(ClientError::Late(_)))), "{whole:?}");
+        assert_eq!(start.elapsed(), WAIT_MAX);
+    }
+
     #[tokio::test]
     async fn an_answer_that_is_no_http_is_told_from_one_that_is_cut() {
         let answered = async |bytes: &[u8]| {
             let (near, mut far) = tokio::io::duplex(1024);
-            tokio::io::AsyncWriteExt::write_all(&mut far, bytes).await.unwrap();
+            far.write_all(bytes).await.unwrap();
             let mut connection = Connection::new(near, "x");
             connection.write(&Request::get("/")).await.unwrap();
             drop(far);

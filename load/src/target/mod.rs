@@ -19,6 +19,9 @@ pub use weir::{Launch, StartError, Weir};
 use crate::client::{Client, ClientError};
 use crate::mock::Mock;
 
+/// How long weir's health may take.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Which weir to measure.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TargetArguments {
@@ -150,7 +153,8 @@ impl Target {
             }
         };
         let client = Client::new(&url)?.trusting(arguments.ca_file.as_deref())?;
-        match client.get("/health").await {
+        // What --url names may be anything, also something that never answers.
+        match client.clone().within(HEALTH_TIMEOUT).get("/health").await {
             Ok(health) if health.status() == 200 => {}
             Ok(health) => return Err(TargetError::Unhealthy(url, health.status())),
             Err(error) => return Err(TargetError::Down(url, error)),

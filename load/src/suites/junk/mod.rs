@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::requests::Junk;
-use crate::checks::{Access, Key, Site};
+use crate::checks::{Access, Key, Site, WAIT_MAX_MS};
 use crate::client::{Client, ClientError};
 use crate::report::Report;
 use crate::samples::rounded;
@@ -122,7 +122,8 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
 async fn operator(target: &Target, arguments: &Arguments) -> Result<Client, TargetError> {
     let own = target.weir.as_ref().map(|weir| weir.url().to_owned());
     let url = own.or_else(|| arguments.target.url.clone()).unwrap_or_default();
-    let access = Access { key: arguments.key.clone(), ca_file: None, provider: None, model: None };
+    let key = arguments.key.clone();
+    let access = Access { key, ca_file: None, provider: None, model: None, timeout_ms: WAIT_MAX_MS };
     Ok(Site::at(&url, &access).await?.api.client().clone())
 }
 
