@@ -176,7 +176,7 @@ tables! {
         error_window: usize = 100 => 1..=1_000_000;
         /// The longest acceptable wait for a permit at the 95th percentile, in milliseconds.
         queue_wait_p95_ms: u64 = 1_000 => WAIT_MS;
-        /// How long a percentile must be exceeded, in milliseconds.
+        /// How long a percentile must be exceeded, and for how long a burst is told of, in milliseconds.
         hold_ms: u64 = 300_000 => 0..=DAY_MS;
         /// The fewest followers for each leader under burst.
         coalesce_ratio_min: f64 = 10.0 => 0.0..=1_000_000.0;

@@ -100,7 +100,7 @@ impl Watch {
             ttft.map(alert("ttft", "the first token is slow: look at queue, provider and connections")),
             queue_wait.map(alert("queue_wait", "requests wait for the pacer: raise its limits or lower the load")),
             self.error_rate(requests.clone()).map(alert("error_rate", "requests fail: look at errors by code")),
-            self.coalescing(requests).map(alert("coalescing", "identical requests are not sharing calls")),
+            self.coalescing(requests, now).map(alert("coalescing", "identical requests are not sharing calls")),
         ];
         alerts.into_iter().flatten().collect()
     }
@@ -109,13 +109,19 @@ impl Watch {
         let newest: Vec<_> = requests.take(self.config.error_window).collect();
         let errors = newest.iter().filter(|request| request.status == Status::Error).count();
         let rate = errors as f64 / newest.len().max(1) as f64;
-        let exceeded = newest.len() >= REQUESTS_MIN && rate > self.config.error_rate;
+        let exceeded = newest.len() >= REQUESTS_MIN.min(self.config.error_window) && rate > self.config.error_rate;
         exceeded.then_some((rate, self.config.error_rate, 0))
     }
 
-    /// Under a burst with at least one follower there should be many for each leader.
-    fn coalescing<'a>(&self, mut requests: impl Iterator<Item = &'a Finished>) -> Option<(f64, f64, u64)> {
-        let newest = requests.next()?;
+    /// Under a burst with at least one follower there should be many for each leader. A burst is told of for as long
+    /// as a percentile must be exceeded, and forgotten then, whether or not anybody asks for anything after it.
+    fn coalescing<'a>(
+        &self,
+        mut requests: impl Iterator<Item = &'a Finished>,
+        now: Instant,
+    ) -> Option<(f64, f64, u64)> {
+        let told_for = Duration::from_millis(self.config.hold_ms).max(BURST);
+        let newest = requests.next().filter(|newest| now.saturating_duration_since(newest.at) <= told_for)?;
         let near = requests.take_while(|request| newest.at.saturating_duration_since(request.at) <= BURST);
         let burst: Vec<_> = std::iter::once(newest).chain(near).collect();
         let followers = burst.iter().filter(|request| request.role == CallRole::Follower).count();
@@ -214,5 +220,27 @@ mod tests {
         requests[0].role = CallRole::Follower;
 
         assert_eq!(names(&watch.evaluate(&View::Everything, requests.iter(), Instant::now())), ["coalescing"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_that_nothing_has_followed_is_not_told_of_for_ever() {
+        let mut watch = Watch::new(config::Alerts::default());
+        let mut requests: Vec<_> = (0..30).map(|_| finished(1, Status::Complete)).collect();
+        requests[0].role = CallRole::Follower;
+        let mut told = || names(&watch.evaluate(&View::Everything, requests.iter(), Instant::now())).len();
+
+        tokio::time::advance(Duration::from_secs(300)).await;
+        assert_eq!(told(), 1);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(told(), 0);
+    }
+
+    #[test]
+    fn an_error_rate_over_few_requests_is_told_where_it_is_asked_for() {
+        let mut watch = Watch::new(config::Alerts { error_window: 5, ..config::Alerts::default() });
+        let requests = [(); 5].map(|()| finished(1, Status::Error));
+        let mut told = |count| !watch.evaluate(&View::Everything, requests[..count].iter(), Instant::now()).is_empty();
+
+        assert_eq!((told(4), told(5)), (false, true));
     }
 }
