@@ -74,6 +74,10 @@ impl Decode for Decoder {
             }
             return self.close(out);
         }
+        if data.is_empty() {
+            // Somebody on the way keeps the connection alive.
+            return Ok(Flow::More);
+        }
         let name = frame.event.unwrap_or_default();
         let event = match json::parse(data) {
             Ok(event) => event,
