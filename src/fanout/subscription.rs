@@ -148,10 +148,18 @@ impl Subscription {
     pub async fn decided(&self) {
         std::future::poll_fn(|cx| {
             self.wake_at_end(cx.waker());
-            let is_decided = self.end().is_some() || self.joined.load(Ordering::Acquire);
-            if is_decided { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            if self.is_decided() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
         })
         .await;
+    }
+
+    /// Whether the request has been taken in.
+    pub fn has_joined(&self) -> bool {
+        self.joined.load(Ordering::Acquire)
+    }
+
+    fn is_decided(&self) -> bool {
+        self.end().is_some() || self.has_joined()
     }
 
     /// Ends it, once; later calls change nothing. Wakes whoever waits.

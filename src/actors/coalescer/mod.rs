@@ -479,7 +479,7 @@ impl Handler<Join> for Coalescer {
             Decision::Lead => self.lead(join, stream),
             Decision::Follow { stream, turn, opens } => self.follow(join, stream, turn, opens),
             Decision::Repeat(original) => {
-                let _ = join.reply.send(routing::attached(self.tables.payload(&original).cloned()));
+                routing::repeat(self.tables.payload(&original).cloned(), join.reply);
             }
             Decision::Withdrawn => self.answer_withdrawn(join, stream),
             Decision::Wait(former) => {

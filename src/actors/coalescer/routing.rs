@@ -10,7 +10,7 @@ use super::{
     Cancel, Cancellation, Coalescer, Connections, Ended, Ending, Find, FindTurn, Forget, Found, Join, Left, Load,
     NotTaken, Snapshot, Stop, StreamStatus, TurnEnded, Weigh, Whose,
 };
-use crate::actors::stream::{self, NotJoined, Stream};
+use crate::actors::stream::{self, JoinReply, NotJoined, Stream};
 use crate::actors::subscriber;
 use crate::chat::{StreamId, ThreadId, View};
 use crate::event::{Finish, FinishReason, Status};
@@ -83,6 +83,22 @@ impl Coalescer {
     fn found(&self, subscription: Option<&Arc<Subscription>>) -> Option<Found> {
         subscription.cloned().map(Found)
     }
+}
+
+/// Answers a repetition as its original is answered, as soon as that is decided.
+pub(super) fn repeat(original: Option<Arc<Subscription>>, reply: JoinReply) {
+    tokio::task::spawn_local(async move {
+        if let Some(original) = &original {
+            original.decided().await;
+        }
+        let refused = original.as_ref().filter(|original| !original.has_joined()).and_then(|original| original.end());
+        let refusal = match refused.map(|end| &end.outcome) {
+            Some(outcome) if outcome.asks_again() => Some(NotJoined::JustEnded),
+            Some(outcome) => outcome.failure.clone().filter(|_| outcome.kept == Kept::NoTurn).map(NotJoined::Failed),
+            None => None,
+        };
+        let _ = reply.send(refusal.map_or_else(|| attached(original), Err));
+    });
 }
 
 /// A listener of a request that is known, if it still is.

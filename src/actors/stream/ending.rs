@@ -200,13 +200,20 @@ impl Stream {
     }
 
     /// One thread's turn is over, or nobody without a thread is left; the answer goes on for others.
-    pub(super) fn end_turn(&self, members: Vec<Member>, turn: Option<TurnIds>, status: Status, ctx: &Context<Self>) {
+    pub(super) fn end_turn(
+        &mut self,
+        members: Vec<Member>,
+        turn: Option<TurnIds>,
+        status: Status,
+        ctx: &Context<Self>,
+    ) {
         members.iter().for_each(Member::leave);
         let outcome = stopped(&self.log, status);
         let Some(turn) = turn else {
             return members.iter().for_each(|member| self.end_member(member, outcome.clone()));
         };
         self.give_up(turn.thread.clone());
+        self.settling.push(turn.answer.clone());
         let (at, last_seq) = (Instant::now(), self.log.last_seq());
         members.iter().for_each(|member| member.subscription.cut_at(last_seq));
         let write = self.write_end(vec![turn.answer.clone()], members.iter(), &outcome, at);
@@ -273,8 +280,9 @@ impl Handler<Settled> for Stream {
 impl Handler<TurnSettled> for Stream {
     type Result = ();
 
-    fn handle(&mut self, settled: TurnSettled, _: &mut Context<Self>) {
-        let of_turn = self.late.extract_if(.., |late| late.answer.as_ref() == Some(&settled.answer));
+    fn handle(&mut self, TurnSettled { answer }: TurnSettled, _: &mut Context<Self>) {
+        self.settling.retain(|settling| *settling != answer);
+        let of_turn = self.late.extract_if(.., |late| late.answer.as_ref() == Some(&answer));
         of_turn.for_each(|late| late.reply.refused(NotJoined::JustEnded));
     }
 }

@@ -33,8 +33,12 @@ impl Handler<Join> for Stream {
             return self.late.push(Late { answer: None, reply });
         }
         if !known && turn.is_none() && ids.is_some() {
-            // The turn that it was to join has ended, and its thread is not free yet.
-            return self.late.push(Late { answer: ids.map(|ids| ids.answer), reply });
+            // The turn that it was to join has ended. Its thread is free once that is written.
+            let settling = ids.map(|ids| ids.answer).filter(|answer| self.settling.contains(answer));
+            return match settling {
+                Some(answer) => self.late.push(Late { answer: Some(answer), reply }),
+                None => reply.refused(NotJoined::JustEnded),
+            };
         }
         let request = subscription.facts.request.clone();
         let ticket = Rc::new(RefCell::new(Some(ticket)));
@@ -135,10 +139,9 @@ impl Stream {
         for (_, waiting) in group.waiting.drain(..) {
             answer(waiting, &store);
         }
-        if self.state == State::Running {
-            for (request, status) in self.interests.take_leaving(answer_id) {
-                self.withdraw(&request, status, ctx);
-            }
+        // Also when the answer has ended meanwhile: they were told that they are withdrawn, and its end is not theirs.
+        for (request, status) in self.interests.take_leaving(answer_id) {
+            self.withdraw(&request, status, ctx);
         }
     }
 

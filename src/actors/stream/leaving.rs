@@ -52,7 +52,14 @@ impl Stream {
                 self.end_turn(vec![member], group.turn, status, ctx);
                 Cancelled::Shared
             }
-            Withdrawn::Last => self.stop_all(status, ctx),
+            Withdrawn::Last => match &mut self.ending {
+                // Its turn was opened only after the answer had ended, and nobody else is left.
+                Some((outcome, _)) => {
+                    *outcome = ending::stopped(&self.log, status);
+                    Cancelled::AlreadyOver
+                }
+                None => self.stop_all(status, ctx),
+            },
         }
     }
 

@@ -22,7 +22,7 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -237,6 +237,8 @@ pub struct Stream {
     opening: usize,
     /// The end of the answer, until all turns are open: the store cannot settle what it has not.
     ending: Option<(Outcome, Instant)>,
+    /// The answers of turns whose ends are being written while the stream goes on for others.
+    settling: Vec<MessageId>,
     /// Requests that came when their turn, or the answer, was about to end.
     late: Vec<Late>,
     standing: Rc<Standing>,
@@ -298,6 +300,7 @@ impl Stream {
             unopened: Vec::new(),
             opening: 0,
             ending: None,
+            settling: Vec::new(),
             late: Vec::new(),
             standing: Rc::new(Standing::new(target)),
             abort: None,
@@ -317,6 +320,7 @@ impl Stream {
             request,
             target,
             deadline: None,
+            called: Cell::default(),
             fallback: None,
             log: self.log.clone(),
             metrics: self.environment.metrics.clone(),

@@ -128,6 +128,66 @@ async fn a_stale_turn_of_one_thread_does_not_disturb_another_one() {
     house.forgets_everything().await;
 }
 
+#[actix::test]
+async fn a_repetition_hears_nothing_before_its_original_has_been_taken_in() {
+    let house = House::paused();
+    let thread = house.thread().await;
+    let ask = Ask::within(&thread, "hi");
+    let (reply, answer) = oneshot::channel();
+    let stale = house.join(&ask, reply).await;
+    let (reply, repeated) = oneshot::channel();
+    let repetition = house.join(&ask, reply).await;
+    house.hear(&Ask::within(&thread, "earlier")).await;
+
+    let coalescer = house.coalescer.clone();
+    let sent = async move { (coalescer.send(stale).await.unwrap(), coalescer.send(repetition).await.unwrap()) };
+    tokio::task::spawn_local(sent).await.unwrap();
+
+    assert_eq!(answer.await.unwrap().err(), Some(NotJoined::SequenceMoved));
+    assert_eq!(repeated.await.unwrap().err(), Some(NotJoined::JustEnded), "there is nothing to listen to");
+    house.forgets_everything().await;
+}
+
+/// The same message is sent once more so many steps after the first was sent with a stale history, while another
+/// thread's answer is shared.
+async fn check_repeated_stale_turn(count: usize) {
+    let house = House::paused();
+    let (moved, other) = (house.thread().await, house.thread().await);
+    let asks = [Ask::within(&moved, "hi"), Ask::within(&moved, "hi")];
+    let (reply, answer) = oneshot::channel();
+    let stale = house.join(&asks[0], reply).await;
+    let (reply, repeated) = oneshot::channel();
+    let repetition = house.join(&asks[1], reply).await;
+    house.hear(&Ask::within(&moved, "earlier")).await;
+    house.provider.plays([Script::says(&["a", "b"], 10_000)]);
+    let running = house.ask(&Ask::within(&other, "hi")).await.unwrap();
+    let start = Instant::now();
+
+    let coalescer = house.coalescer.clone();
+    let sent = async move {
+        coalescer.send(stale).await.unwrap();
+        steps(count).await;
+        coalescer.send(repetition).await.unwrap();
+    };
+    tokio::task::spawn_local(sent).await.unwrap();
+
+    for answer in [answer, repeated] {
+        let refusal = answer.await.unwrap().err();
+        let may_be = [Some(NotJoined::SequenceMoved), Some(NotJoined::JustEnded)];
+        assert!(may_be.contains(&refusal), "{refusal:?} after {count} steps");
+    }
+    assert!(start.elapsed() < millis(1_000), "nobody waits for the other thread's answer, after {count} steps");
+    assert_eq!(running.heard().await.text, "ab");
+    house.forgets_everything().await;
+}
+
+#[test]
+fn a_message_that_is_repeated_while_its_stale_turn_is_opened_is_answered_at_once() {
+    for count in 0..15 {
+        in_a_world(check_repeated_stale_turn(count));
+    }
+}
+
 /// Cancels a request so many steps after it was sent with a stale history.
 async fn check_stale_cancel(count: usize) {
     let house = House::paused();
@@ -158,6 +218,43 @@ fn a_request_that_is_cancelled_while_its_stale_turn_is_opened_stays_cancelled() 
     for count in 0..15 {
         in_a_world(check_stale_cancel(count));
     }
+}
+
+/// Takes a request back whose turn is being opened, and ends the answer before the store has said anything.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct LeaveAndEndWhileOpening(RequestId);
+
+impl Handler<LeaveAndEndWhileOpening> for Stream {
+    type Result = ();
+
+    fn handle(&mut self, LeaveAndEndWhileOpening(request): LeaveAndEndWhileOpening, ctx: &mut Context<Self>) {
+        assert_eq!(self.opening, 1);
+        assert_eq!(self.withdraw(&request, Status::Cancelled, ctx), Cancelled::Shared);
+        self.abort_attempt();
+        self.settle(ending::finished(&self.log, Finish { reason: FinishReason::Stop, native: None }), ctx);
+    }
+}
+
+#[actix::test]
+async fn a_request_that_was_told_it_is_cancelled_is_so_when_the_answer_ends_before_its_turn_is_open() {
+    let house = House::paused();
+    house.provider.plays([Script::says(&["a"], 100)]);
+    let (one, two) = (house.thread().await, house.thread().await);
+    let (first, second) = (Ask::within(&one, "hi"), Ask::within(&two, "hi"));
+    let listener = house.ask(&first).await.unwrap();
+    let (reply, answer) = oneshot::channel();
+    let join = house.join(&second, reply).await;
+    let (begun, leaves) = (house.begin(join), LeaveAndEndWhileOpening(second.request.clone()));
+    tokio::task::spawn_local(async move { begun.await.try_send(leaves) });
+
+    let left = Listener::new(answer.await.unwrap().unwrap()).heard().await;
+
+    assert_eq!((left.status(), listener.heard().await.status()), ("cancelled", "complete"));
+    house.is_quiet().await;
+    house.all_is_settled(&[&one, &two], &[&first, &second]).await;
+    assert_eq!(house.stored(&second.request).await.unwrap().status, Status::Cancelled);
+    house.forgets_everything().await;
 }
 
 /// Lets a stream open its turns, and stops it before the store has answered.
