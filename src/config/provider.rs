@@ -62,7 +62,7 @@ pub struct Provider {
     pub ttft_timeout_ms: u64,
     /// How long an answer may be silent, in milliseconds. Comments are no silence.
     pub idle_timeout_ms: u64,
-    /// How long an answer may take as a whole, in milliseconds.
+    /// How long an answer may take as a whole, from its first call on, in milliseconds.
     pub total_timeout_ms: u64,
     /// What a cancel does to the running call.
     pub on_cancel: OnCancel,

@@ -2,7 +2,7 @@
 //! and the same again with the next provider when there is a [fallback]. Dropping the future at any point closes the
 //! connection and gives permit and place back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub(super) struct Attempt {
     pub(super) routes: Vec<Route>,
     /// When an answer of another provider must be whole; nothing as long as it is the first one's.
     pub(super) deadline: Option<Instant>,
+    /// When the present provider was called first: its retries have no more time than that call.
+    pub(super) called: Cell<Option<Instant>>,
     /// Says that another provider makes the answer, once its pacer has taken the request in.
     pub(super) fallback: Option<Fallback>,
     pub(super) log: Arc<StreamLog>,
@@ -117,6 +119,7 @@ impl Attempt {
         self.target = route.target.clone();
         self.standing.turn_to(route.target.clone());
         self.deadline = Some(deadline);
+        self.called.set(None);
         let (provider, model) = (self.request.provider.clone(), self.request.model.clone());
         log::info!(from = from.as_str(), to = provider.as_str(), model = &*model; "another provider is asked");
         self.fallback = Some(Fallback { provider, model, from });
@@ -276,10 +279,18 @@ impl Attempt {
         failure
     }
 
+    /// When the present provider's answer must be whole, however many calls it takes.
+    pub(super) fn total_deadline(&self) -> Instant {
+        let called = self.called.get().unwrap_or_else(Instant::now);
+        let total = called + millis(self.target.provider.total_timeout_ms);
+        self.deadline.map_or(total, |deadline| total.min(deadline))
+    }
+
     /// Whether, and how, a failed call is made again.
     fn repeat(&self, failure: &Failure, tries: u32, deadline: Instant) -> Repeat {
         let is_throttled = failure.code == Code::UpstreamRateLimit;
         let may_repeat = self.request.tools.is_empty() || fallback::is_untouched(failure);
+        let time_left = self.total_deadline().saturating_duration_since(Instant::now());
         if !(failure.code.retryable() && may_repeat) || self.has_said_something() || failure.code == Code::Internal {
             return Repeat::Never;
         }
@@ -290,7 +301,8 @@ impl Attempt {
         if is_throttled {
             // The pacer keeps the pause that the provider asks for; here only the caller's patience counts.
             let pause = failure.retry_after_ms.map_or(Duration::ZERO, millis);
-            return if Instant::now() + pause < deadline { Repeat::InLine } else { Repeat::Never };
+            let is_in_time = pause < time_left && Instant::now() + pause < deadline;
+            return if is_in_time { Repeat::InLine } else { Repeat::Never };
         }
         let provider = &self.target.provider;
         let pause = match failure.retry_after_ms {
@@ -298,7 +310,7 @@ impl Attempt {
             None => BACK_OFF * 2_u32.saturating_pow(tries),
         };
         let pause_max = millis(provider.queue_wait_max_ms).min(BACK_OFF_MAX);
-        let may_retry = tries < provider.retries_max && pause <= pause_max;
+        let may_retry = tries < provider.retries_max && pause <= pause_max && pause < time_left;
         if !may_retry || !self.target.retries.borrow_mut().take(Instant::now()) {
             return Repeat::Never;
         }

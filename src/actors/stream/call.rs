@@ -1,11 +1,11 @@
 //! Call: one call of an attempt, from the request to the last byte of its answer, under its clocks.
 
 use std::pin::pin;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use tokio::task::consume_budget;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::attempt::{Attempt, millis};
 use super::estimate;
@@ -19,6 +19,7 @@ use crate::providers::{Call, Flow, Piece, rate_headers};
 
 /// What is read of an answer that is an error.
 const ERROR_BODY_BYTES_MAX: usize = 64 * 1024;
+const TOTAL_EXCEEDED: &str = "the answer took longer than it may (total_timeout_ms)";
 
 /// When the clocks of a running call were last wound up.
 struct Clocks {
@@ -36,6 +37,7 @@ impl Attempt {
     /// Makes the call; what the answer says goes to the log.
     pub(super) async fn call(&self, call: Call, permit: &mut Permit) -> Result<Finish, Failure> {
         let started = Instant::now();
+        self.called.set(self.called.get().or(Some(started)));
         self.log.reach(|timings| timings.granted = Some(started));
         permit.used();
         self.standing.phase.set(Phase::Connect);
@@ -52,10 +54,12 @@ impl Attempt {
     }
 
     async fn open(&self, call: Call) -> Result<Opened, Failure> {
-        let limit = Duration::from_millis(self.target.provider.headers_timeout_ms);
-        let failure = match timeout(limit, self.target.transport.open(call)).await {
+        let headers_due = Instant::now() + millis(self.target.provider.headers_timeout_ms);
+        let limit = headers_due.min(self.total_deadline());
+        let failure = match timeout_at(limit, self.target.transport.open(call)).await {
             Ok(Ok(opened)) => return Ok(opened),
             Ok(Err(error)) => Failure::from(error),
+            Err(_) if limit < headers_due => Failure::new(Code::UpstreamTimeout, TOTAL_EXCEEDED),
             Err(_) => {
                 let message = "the provider did not begin its answer in time (headers_timeout_ms)";
                 Failure::new(Code::UpstreamTimeout, message)
@@ -65,14 +69,15 @@ impl Attempt {
         Err(Failure { phase: failure.phase.or(Some(Phase::Headers)), ..failure })
     }
 
-    /// Reads what the provider says about its refusal.
+    /// Reads what the provider says about its refusal, for no longer than it may be silent otherwise.
     async fn refused(&self, opened: Opened) -> Failure {
         self.standing.phase.set(Phase::Headers);
         let Opened { head, mut body, .. } = opened;
         let mut text = Vec::new();
-        let limit = Duration::from_millis(self.target.provider.idle_timeout_ms);
+        let limit = Instant::now() + millis(self.target.provider.idle_timeout_ms);
+        let limit = limit.min(self.total_deadline());
         while text.len() < ERROR_BODY_BYTES_MAX {
-            match timeout(limit, body.next()).await {
+            match timeout_at(limit, body.next()).await {
                 Ok(Some(Ok(bytes))) => text.extend_from_slice(&bytes),
                 Ok(Some(Err(_)) | None) | Err(_) => break,
             }
@@ -92,7 +97,7 @@ impl Attempt {
         loop {
             tokio::select! {
                 biased;
-                () = &mut drained => return self.read_on(body, decoder, run, &clocks).await,
+                () = &mut drained => return self.read_on(body, decoder, run).await,
                 chunk = body.next() => {
                     let Some(chunk) = chunk else {
                         decoder.end(&mut |piece| self.take(piece, &mut clocks))?;
@@ -134,15 +139,9 @@ impl Attempt {
     }
 
     /// Nobody listens any more: reads on, for a while, to learn what the answer costs. Nothing goes to the log.
-    async fn read_on(
-        &self,
-        mut body: Body,
-        mut decoder: AnswerDecoder,
-        mut run: Run,
-        clocks: &Clocks,
-    ) -> Result<Finish, Failure> {
+    async fn read_on(&self, mut body: Body, mut decoder: AnswerDecoder, mut run: Run) -> Result<Finish, Failure> {
         let provider = &self.target.provider;
-        let end = self.total_deadline(clocks).min(Instant::now() + millis(provider.drain_max_ms));
+        let end = self.total_deadline().min(Instant::now() + millis(provider.drain_max_ms));
         let mut bytes_left = provider.drain_bytes_max;
         let mut learn = |piece: Piece<'_>| {
             if let Piece::Event(Event::Usage { usage }) = piece {
@@ -216,17 +215,12 @@ impl Attempt {
 
     fn next_alarm(&self, clocks: &Clocks) -> Instant {
         let ttft = (!clocks.works).then(|| clocks.started + millis(self.target.provider.ttft_timeout_ms));
-        let alarms = [Some(self.idle_deadline(clocks)), Some(self.total_deadline(clocks)), ttft, clocks.checkpoint_due];
-        alarms.into_iter().flatten().min().unwrap_or_else(|| self.total_deadline(clocks))
+        let alarms = [Some(self.idle_deadline(clocks)), Some(self.total_deadline()), ttft, clocks.checkpoint_due];
+        alarms.into_iter().flatten().min().unwrap_or_else(|| self.total_deadline())
     }
 
     fn idle_deadline(&self, clocks: &Clocks) -> Instant {
         clocks.last_byte + millis(self.target.provider.idle_timeout_ms)
-    }
-
-    fn total_deadline(&self, clocks: &Clocks) -> Instant {
-        let total = clocks.started + millis(self.target.provider.total_timeout_ms);
-        self.deadline.map_or(total, |deadline| total.min(deadline))
     }
 
     /// A clock has rung: saves the text, or fails the call.
@@ -236,9 +230,8 @@ impl Attempt {
             clocks.checkpoint_due = None;
             (self.checkpoint)();
         }
-        if self.total_deadline(clocks) <= now {
-            let message = "the answer took longer than it may (total_timeout_ms)";
-            return Err(Failure::new(Code::UpstreamTimeout, message));
+        if self.total_deadline() <= now {
+            return Err(Failure::new(Code::UpstreamTimeout, TOTAL_EXCEEDED));
         }
         if self.idle_deadline(clocks) <= now {
             let message = "the provider fell silent (idle_timeout_ms)";

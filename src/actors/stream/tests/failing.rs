@@ -112,6 +112,45 @@ async fn an_answer_that_takes_too_long_is_cut() {
 }
 
 #[actix::test]
+async fn a_call_that_is_made_again_has_no_more_time_than_the_first() {
+    let house = House::build(plan(|provider| {
+        provider.headers_timeout_ms = 3_000;
+        provider.total_timeout_ms = 5_000;
+        provider.retries_max = 9;
+    }));
+    house.provider.plays((0..10).map(|_| Script { head_ms: 6_000, ..Script::new([]) }));
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!((heard.status(), heard.code()), ("error", "upstream_timeout"));
+    assert!((5_000..5_050).contains(&heard.done["latency_ms"].as_u64().unwrap()), "{heard:?}");
+    assert_eq!(house.provider.called(), 2);
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn a_pause_that_a_provider_asks_for_is_not_waited_for_when_there_is_no_time_left_after_it() {
+    let house = House::build(plan(|provider| provider.total_timeout_ms = 5_000));
+    house.provider.plays([Script::status(429).retry_after_ms(6_000)]);
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!((heard.status(), heard.code()), ("error", "upstream_rate_limit"));
+    assert!(heard.done["latency_ms"].as_u64().unwrap() < 50, "{heard:?}");
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn a_refusal_that_never_ends_is_read_for_as_long_as_a_provider_may_be_silent() {
+    let drips = (0..100).flat_map(|_| [Step::Wait(20_000), Step::Line("refused")]);
+    let refusal = Script { head: Ok(500), ..Script::new(drips) };
+
+    let heard = check(Plan::default(), refusal, "upstream_error", "headers", "").await;
+
+    assert!((30_000..30_050).contains(&heard.done["latency_ms"].as_u64().unwrap()), "{heard:?}");
+}
+
+#[actix::test]
 async fn a_provider_that_never_pauses_cannot_outrun_the_clock() {
     let plan = plan(|provider| provider.total_timeout_ms = 5_000);
 
