@@ -273,7 +273,13 @@ impl Metrics {
         inner.requests.push_back((name, finished));
     }
 
-    /// Corrects what an answer has cost that ended before that was known. It is one of the newest.
+    /// Counts what an answer has cost, once for each answer, whoever of its requests still were there.
+    pub fn spent(&self, provider: &str, usage: Usage) {
+        self.totals.spent(provider, usage);
+    }
+
+    /// Corrects what the request that began an answer has cost, when it ended before that was known. It is one of the
+    /// newest.
     pub fn billed(&self, stream: &str, usage: Usage) {
         let mut inner = self.inner.lock();
         let mut newest = inner.requests.iter_mut().rev().map(|(_, finished)| finished);

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use super::Finished;
 use super::exposition::{Exposition, Kind, Metric};
-use crate::event::Status;
+use crate::event::{Status, Usage};
 use crate::failure::Code;
 use crate::store::CallRole;
 
@@ -125,6 +125,15 @@ impl Totals {
         }
     }
 
+    /// An answer has cost this.
+    pub(super) fn spent(&self, provider: &str, usage: Usage) {
+        let Some(of) = self.providers.get(provider) else { return };
+        // No answer has more than this; a provider that bills nonsense must not turn the counter over.
+        let plausible = |tokens: u64| tokens.min(u64::from(u32::MAX));
+        of.input.fetch_add(plausible(usage.input), Relaxed);
+        of.output.fetch_add(plausible(usage.output), Relaxed);
+    }
+
     /// A cancel has been carried out.
     pub(super) fn cancelled(&self, took: Duration) {
         self.cancel.observe(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
@@ -174,7 +183,7 @@ impl Totals {
         }
         let help = "Responses that were an error, by its code; streams that have begun are not among them.";
         self.error_responses.write(&mut out.metric("weir_error_responses_total", Kind::Counter, help), None);
-        let mut metric = out.metric("weir_tokens_total", Kind::Counter, "Tokens that providers have billed.");
+        let mut metric = out.metric("weir_tokens_total", Kind::Counter, "Tokens that answers have cost.");
         for (provider, of) in &self.providers {
             for (kind, count) in [("input", &of.input), ("output", &of.output)] {
                 metric.sample(&[("provider", provider), ("type", kind)], count.load(Relaxed));
@@ -227,12 +236,6 @@ impl OfProvider {
             if let Some(took_ms) = took_ms {
                 histogram.observe(u64::from(took_ms) * 1_000);
             }
-        }
-        if let Some(usage) = finished.usage {
-            // No answer has more than this; a provider that bills nonsense must not turn the counter over.
-            let plausible = |tokens: u64| tokens.min(u64::from(u32::MAX));
-            self.input.fetch_add(plausible(usage.input), Relaxed);
-            self.output.fetch_add(plausible(usage.output), Relaxed);
         }
     }
 }
@@ -289,7 +292,6 @@ fn seconds(us: u64) -> f64 {
 mod tests {
     use super::super::tests::finished;
     use super::*;
-    use crate::event::Usage;
 
     fn text(totals: &Totals) -> String {
         let mut out = Exposition::default();
@@ -372,9 +374,8 @@ mod tests {
     #[test]
     fn a_provider_that_bills_nonsense_turns_no_counter_over() {
         let totals = Totals::new(["demo"]);
-        let usage = |input| Some(Usage { input, ..Usage::default() });
         for input in [1, u64::MAX, 1] {
-            totals.finished("demo", &Finished { usage: usage(input), ..finished(1, Status::Complete) });
+            totals.spent("demo", Usage { input, ..Usage::default() });
         }
 
         let sum = 2 + u64::from(u32::MAX);

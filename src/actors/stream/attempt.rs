@@ -206,8 +206,9 @@ impl Attempt {
     /// Makes one call and tells the pacer what became of it.
     async fn once(&self, call: Call, mut permit: Permit) -> Result<Finish, Failure> {
         let result = self.call(call, &mut permit).await;
+        let told = self.standing.learned.get().or_else(|| self.log.with_transcript(|transcript| transcript.usage));
         // What a call that was cut has said of its usage is not all.
-        if let Some(usage) = self.log.with_transcript(|transcript| transcript.usage).filter(|_| result.is_ok()) {
+        if let Some(usage) = told.filter(|_| result.is_ok()) {
             permit.cost(usage);
         }
         match &result {

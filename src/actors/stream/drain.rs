@@ -17,7 +17,7 @@ use crate::config::OnCancel;
 use crate::event::Usage;
 use crate::failure::Phase;
 use crate::metrics::Metrics;
-use crate::store::{Bill, Store};
+use crate::store::{Bill, CallRole, Store};
 
 /// The drains of one provider. See the module.
 #[derive(Debug, Default)]
@@ -96,6 +96,22 @@ impl Stream {
         self.drained = Some(tell);
         self.standing.drain(concerned);
         Cancelled::Drained
+    }
+
+    /// The answer is over and has cost this, as far as is known. What is drained is counted when the drain has ended.
+    pub(super) fn charge(&self, usage: Option<Usage>) {
+        self.bill.charge(usage);
+        let Some(usage) = usage else { return };
+        if self.drained.is_some() {
+            return self.standing.estimated.set(Some(usage));
+        }
+        let metrics = &self.environment.metrics;
+        metrics.spent(self.standing.target().provider.name.as_str(), usage);
+        let mut members = self.interests.iter().map(|(_, member)| member);
+        if !members.any(|member| member.subscription.facts.role == CallRole::Leader) {
+            // Whoever has begun it left when it had cost less.
+            metrics.billed(self.id.as_str(), usage);
+        }
     }
 
     /// Everything that a drain concerns is settled.

@@ -58,7 +58,7 @@ impl Stream {
         let at = Instant::now();
         let was_kept = self.state != State::Asking;
         self.state = State::Settling;
-        self.bill.charge(outcome.usage);
+        self.charge(outcome.usage);
         self.interests.iter().for_each(|(_, member)| member.leave());
         if was_kept {
             let how = match outcome.status {
@@ -243,7 +243,9 @@ impl Stream {
     pub(super) fn abandon(&mut self) {
         let failure = broken();
         let outcome = failed(&self.log, failure.clone());
-        self.bill.charge(outcome.usage);
+        if !self.is_ending() {
+            self.charge(outcome.usage);
+        }
         self.interests.iter().for_each(|(_, member)| member.leave());
         let at = Instant::now();
         let last_seq = self.log.last_seq();

@@ -176,7 +176,7 @@ impl Stream {
         }
         let is_over = self.interests.is_empty() && self.state == State::Running;
         if is_over {
-            self.bill.charge(ending::stopped(&self.log, Status::Cancelled).usage);
+            self.charge(ending::stopped(&self.log, Status::Cancelled).usage);
             self.abort_attempt();
             self.over(None, false, ctx);
         } else if self.interests.staying() == 0 && self.state == State::Running {

@@ -31,7 +31,7 @@ impl Handler<Withdraw> for Stream {
 }
 
 impl Stream {
-    fn is_ending(&self) -> bool {
+    pub(super) fn is_ending(&self) -> bool {
         matches!(self.state, State::Settling | State::Over)
     }
 

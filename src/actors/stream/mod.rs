@@ -338,7 +338,11 @@ impl Stream {
         tokio::task::spawn_local(async move {
             let ended = task.await;
             if let Some(concerned) = standing.take_concerned() {
-                if let Some(usage) = standing.learned.get() {
+                let learned = standing.learned.get();
+                if let Some(usage) = learned.or(standing.estimated.get()) {
+                    metrics.spent(standing.target().provider.name.as_str(), usage);
+                }
+                if let Some(usage) = learned {
                     bill.charge(Some(usage));
                     drain::correct(stream, usage, concerned, store, metrics).await;
                 }

@@ -19,6 +19,8 @@ pub(super) struct Standing {
     is_drained: Cell<bool>,
     told: Notify,
     concerned: Cell<Option<oneshot::Receiver<Concerned>>>,
+    /// What a drained answer costs as far as was known when its listeners were told.
+    pub(super) estimated: Cell<Option<Usage>>,
     /// What a drain has learned so far.
     pub(super) learned: Cell<Option<Usage>>,
 }
@@ -32,6 +34,7 @@ impl Standing {
             is_drained: Cell::new(false),
             told: Notify::new(),
             concerned: Cell::new(None),
+            estimated: Cell::new(None),
             learned: Cell::new(None),
         }
     }

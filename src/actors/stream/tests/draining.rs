@@ -3,6 +3,7 @@
 use super::support::{Plan, route};
 use super::*;
 use crate::actors::coalescer::Whose;
+use crate::actors::pacer;
 use crate::chat::OrgId;
 use crate::config::OnCancel;
 use crate::event::Usage;
@@ -69,10 +70,30 @@ async fn the_cost_of_a_cancelled_answer_is_learned_and_kept() {
     let expected = Usage { output: 42, total: 42, ..Usage::default() };
     assert_eq!(usage_of(&house, &thread).await, expected);
     assert_eq!(house.stored(&ask.request).await.unwrap().facts["usage"], serde_json::to_value(expected).unwrap());
-    assert_eq!(house.report()["tokens"]["output"], 42 + next.done["usage"]["output"].as_u64().unwrap());
+    let spent = 42 + next.done["usage"]["output"].as_u64().unwrap();
+    assert_eq!(house.report()["tokens"]["output"], spent);
+    assert_eq!(house.tokens_spent(), spent, "each answer is counted once");
     let answers = house.answers(&thread).await;
     assert_eq!(answers[0], ("cancelled", "abcd".to_owned()), "what nobody heard is not kept");
     assert_eq!((house.provider.recycled.get(), house.permits.get()), (2, 0), "its connection serves on");
+    house.forgets_everything().await;
+}
+
+#[actix::test]
+async fn the_pacer_hears_what_a_cancelled_answer_has_cost() {
+    let mut plan = plan();
+    plan.pace.tpm = 60_000;
+    let house = House::build(plan);
+    house.provider.plays([Script::new([text("a"), Step::Wait(2_000), Step::Line(r#"{"usage":30000}"#), Step::End])]);
+    let ask = Ask::new("hi");
+    let _listener = house.ask(&ask).await.unwrap();
+    sleep(millis(500)).await;
+    assert_eq!(house.cancel(&ask.request).await, DRAINED);
+
+    sleep(millis(2_000)).await;
+
+    let available = house.pacer.send(pacer::Snapshot).await.unwrap().tpm_available.unwrap();
+    assert!((30_000..32_000).contains(&available), "{available}");
     house.forgets_everything().await;
 }
 
@@ -88,7 +109,9 @@ async fn check_bound(plan: Plan, script: Script, ends_ms: u64) {
     sleep(millis(40)).await;
 
     assert_eq!((house.provider.live(), house.permits.get(), house.provider.called()), (0, 0, 1));
-    assert!(usage_of(&house, &thread).await.estimated);
+    let usage = usage_of(&house, &thread).await;
+    assert!(usage.estimated);
+    assert_eq!(house.tokens_spent(), usage.output);
     house.forgets_everything().await;
 }
 

@@ -40,6 +40,24 @@ async fn an_answer_is_heard_kept_and_counted() {
 }
 
 #[actix::test]
+async fn an_answer_costs_the_same_whoever_hears_its_end() {
+    let house = House::paused();
+    let (one, two) = (house.thread().await, house.thread().await);
+    let cost = Step::Line(r#"{"usage":42}"#);
+    house.provider.plays([Script::new([Step::Text("a".into()), Step::Wait(1_000), cost, Step::End])]);
+    let asks = [Ask::within(&one, "hi"), Ask::within(&two, "hi")];
+    let [leader, follower] = [house.ask(&asks[0]).await.unwrap(), house.ask(&asks[1]).await.unwrap()];
+    sleep(millis(500)).await;
+
+    house.cancel(&asks[0].request).await;
+
+    assert_eq!((leader.heard().await.status(), follower.heard().await.status()), ("cancelled", "complete"));
+    assert_eq!(house.tokens_spent(), 42);
+    assert_eq!(house.report()["tokens"]["output"], 42);
+    house.forgets_everything().await;
+}
+
+#[actix::test]
 async fn an_answer_without_a_thread_is_heard_and_not_kept() {
     let house = House::paused();
     let ask = Ask::new("hi");

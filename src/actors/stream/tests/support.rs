@@ -16,6 +16,7 @@ use crate::chat::{
 };
 use crate::config;
 use crate::fanout::{Cursor, End, Fallback, Next};
+use crate::metrics::Exposition;
 use crate::store::Message;
 use crate::store::{NewThread, NewUserMessage, StoreOptions, StoredRequest};
 
@@ -248,7 +249,7 @@ impl House {
     pub(super) fn build(plan: Plan) -> Self {
         tokio::time::pause();
         let store = Store::inline(&StoreOptions::default()).unwrap();
-        let metrics = Arc::new(Metrics::new(&config::Metrics::default()));
+        let metrics = Arc::new(Metrics::new(&config::Metrics::default()).counting(["demo", "second", "third"]));
         let provider = Rc::new(Provider::default());
         let (name, permits) = (ProviderName::new("demo"), InFlight::default());
         let (pacers, coalescers) = (Address::default(), Address::default());
@@ -418,6 +419,15 @@ impl House {
 
     pub(super) fn report(&self) -> Value {
         serde_json::to_value(self.metrics.performance(&View::Everything, 100_000)).unwrap()
+    }
+
+    /// The tokens that the totals say have come out of the provider.
+    pub(super) fn tokens_spent(&self) -> u64 {
+        let mut out = Exposition::default();
+        self.metrics.write_totals(&mut out);
+        let text = out.into_text();
+        let line = r#"weir_tokens_total{provider="demo",type="output"} "#;
+        text.lines().find_map(|found| found.strip_prefix(line)).unwrap().parse().unwrap()
     }
 
     /// Nothing in the store looks as if it still ran.
