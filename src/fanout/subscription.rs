@@ -6,6 +6,7 @@ use std::task::Waker;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use slab::Slab;
 use tokio::time::Instant;
 
 use super::{Audience, Full, Seat, StreamLog};
@@ -102,8 +103,17 @@ pub struct Subscription {
     cut: AtomicU64,
     bodies: AtomicUsize,
     was_attended: AtomicBool,
-    waiting: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiting>,
     unattended: OnceLock<Hook>,
+}
+
+/// Whom to wake.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The listeners, those that wait with their wakers.
+    listeners: Slab<Option<Waker>>,
+    /// Others: a few at most.
+    others: Vec<Waker>,
 }
 
 /// Called when the last listener has gone.
@@ -128,7 +138,7 @@ impl Subscription {
             cut: AtomicU64::new(u64::MAX),
             bodies: AtomicUsize::new(0),
             was_attended: AtomicBool::new(false),
-            waiting: Mutex::new(Vec::new()),
+            waiting: Mutex::default(),
             unattended: OnceLock::new(),
         }
     }
@@ -141,7 +151,8 @@ impl Subscription {
     /// The request has been taken in, and its turn is kept.
     pub fn joined(&self) {
         self.joined.store(true, Ordering::Release);
-        self.wake_all();
+        let waiting = std::mem::take(&mut self.waiting.lock().others);
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until it is certain whether the request is taken in: it has joined, or it has ended.
@@ -164,13 +175,13 @@ impl Subscription {
 
     /// Ends it, once; later calls change nothing. Wakes whoever waits.
     pub fn finish(&self, end: End) {
-        if self.end.set(end).is_ok() {
-            self.wake_all();
+        if self.end.set(end).is_err() {
+            return;
         }
-    }
-
-    fn wake_all(&self) {
-        let waiting = std::mem::take(&mut *self.waiting.lock());
+        let waiting: Vec<_> = {
+            let Waiting { listeners, others } = &mut *self.waiting.lock();
+            listeners.iter_mut().filter_map(|(_, waker)| waker.take()).chain(others.drain(..)).collect()
+        };
         waiting.into_iter().for_each(Waker::wake);
     }
 
@@ -190,19 +201,17 @@ impl Subscription {
         self.end.get()
     }
 
-    /// Calls `waker` at the end. Ask for [`Subscription::end`] after this, never before.
+    /// Calls `waker` at the end. Ask for [`Subscription::end`] after this, never before. Listeners have
+    /// [`Attachment::wake_at_end`].
     pub fn wake_at_end(&self, waker: &Waker) {
-        let mut waiting = self.waiting.lock();
+        let Waiting { others, .. } = &mut *self.waiting.lock();
         // A waker that is kept after the end would keep its client's connection in memory.
-        if self.end().is_some() {
-            return;
-        }
-        if !waiting.iter().any(|known| known.will_wake(waker)) {
-            waiting.push(waker.clone());
+        if self.end().is_none() && !others.iter().any(|known| known.will_wake(waker)) {
+            others.push(waker.clone());
         }
     }
 
-    /// Waits for the end.
+    /// Waits for the end, without listening.
     pub async fn ended(&self) -> &End {
         std::future::poll_fn(|cx| {
             self.wake_at_end(cx.waker());
@@ -262,6 +271,8 @@ fn millis_between(start: Instant, end: Instant) -> u32 {
 #[derive(Debug)]
 pub struct Attachment {
     subscription: Arc<Subscription>,
+    /// Its place among those who wait.
+    slot: usize,
     _seat: Seat,
 }
 
@@ -277,24 +288,48 @@ impl Attachment {
         debug_assert!(Arc::ptr_eq(seat.audience(), &subscription.audience), "the place is one of this answer's");
         subscription.bodies.fetch_add(1, Ordering::Relaxed);
         subscription.was_attended.store(true, Ordering::Release);
-        Self { subscription, _seat: seat }
+        let slot = subscription.waiting.lock().listeners.insert(None);
+        Self { subscription, slot, _seat: seat }
     }
 
     /// What is listened to.
     pub fn subscription(&self) -> &Arc<Subscription> {
         &self.subscription
     }
+
+    /// Calls `waker` at the end. Ask for [`Subscription::end`] after this, never before. Takes the same time however
+    /// many listen.
+    pub fn wake_at_end(&self, waker: &Waker) {
+        let mut waiting = self.subscription.waiting.lock();
+        if self.subscription.end().is_some() {
+            return;
+        }
+        match &mut waiting.listeners[self.slot] {
+            Some(known) => known.clone_from(waker),
+            none => *none = Some(waker.clone()),
+        }
+    }
+
+    /// Waits for the end.
+    pub async fn ended(&self) -> &End {
+        std::future::poll_fn(|cx| {
+            self.wake_at_end(cx.waker());
+            self.subscription.end().map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+        })
+        .await
+    }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
+        let waker = self.subscription.waiting.lock().listeners.remove(self.slot);
+        // Not while the lock is held: it may be the last of its task.
+        drop(waker);
         let last = self.subscription.bodies.fetch_sub(1, Ordering::AcqRel) == 1;
-        if self.subscription.end().is_some() {
-            return;
-        }
-        // The waker of this listener must not stay. Those who still wait come back with theirs.
-        self.subscription.wake_all();
-        if last && let Some(hook) = self.subscription.unattended.get() {
+        if last
+            && self.subscription.end().is_none()
+            && let Some(hook) = self.subscription.unattended.get()
+        {
             hook.0();
         }
     }

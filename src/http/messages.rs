@@ -107,7 +107,7 @@ pub(super) async fn send(
         Answer::Live(attachment) => {
             let subscription = attachment.subscription();
             edge::name(&request, subscription.facts.request.as_str());
-            subscription.is_over().await;
+            attachment.ended().await;
             Timing::of_answer(subscription).note(&request);
             ended_turn(&api, &caller.org, subscription).await
         }

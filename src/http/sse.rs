@@ -117,7 +117,7 @@ impl LogBody {
                         Some(end.frame.clone())
                     }
                     None => {
-                        subscription.wake_at_end(waker);
+                        self.attachment.wake_at_end(waker);
                         end = subscription.end();
                         if end.is_some() {
                             // It came just now: what it lets this listener see may have come before it.

@@ -80,7 +80,7 @@ struct Function<'a> {
 pub(super) async fn whole(listening: &mut Listening, wants_logprobs: bool) -> ApiResult {
     let logprobs = if wants_logprobs { logprobs(listening).await? } else { Value::Null };
     let subscription = listening.subscription();
-    let outcome = &subscription.ended().await.outcome;
+    let outcome = &listening.ended().await.outcome;
     match failure_of(outcome) {
         Some(failure) => Err(failure.into()),
         None => Ok(completion(subscription, outcome, logprobs)),

@@ -62,6 +62,11 @@ impl Listening {
         self.subscription().end()
     }
 
+    /// Waits for the end.
+    pub(super) async fn ended(&self) -> &End {
+        self.attachment.ended().await
+    }
+
     /// Waits until the provider says something, at most for `hold`. Until then a failure can have a status of its own,
     /// which is what clients of this API look at to try again.
     pub(super) async fn begin(&mut self, hold: Duration) -> ApiResult<Began> {
@@ -69,7 +74,7 @@ impl Listening {
         let something = poll_fn(|cx| {
             // First the wakers, then the look: what comes in between is not missed.
             while !matches!(self.cursor.next(0, cx.waker()), Next::Nothing) {}
-            subscription.wake_at_end(cx.waker());
+            self.attachment.wake_at_end(cx.waker());
             let is_there = subscription.log.last_seq() > 0 || subscription.end().is_some();
             if is_there { Poll::Ready(()) } else { Poll::Pending }
         });
@@ -104,7 +109,7 @@ impl Listening {
                 Next::Queue(_) | Next::Fallback(_) => {}
                 Next::Nothing if has_ended => return Found::End,
                 Next::Nothing => {
-                    subscription.wake_at_end(waker);
+                    self.attachment.wake_at_end(waker);
                     has_ended = subscription.end().is_some();
                     // When it came just now, what it lets this listener hear may have come before it.
                     if !has_ended {

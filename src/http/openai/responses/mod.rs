@@ -35,7 +35,7 @@ pub(in crate::http) async fn create(api: Data<Api>, caller: Caller, request: Htt
     let object = Object::new(listening.subscription(), echo);
     if !asked.is_streamed {
         let subscription = listening.subscription();
-        let outcome = &subscription.ended().await.outcome;
+        let outcome = &listening.ended().await.outcome;
         Timing::of_answer(subscription).note(&request);
         return match failure_of(outcome) {
             Some(failure) => Err(failure.into()),
