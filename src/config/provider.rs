@@ -219,7 +219,7 @@ impl Table for ProviderTable {
         for (key, wait) in waits {
             check_range(key, &WAIT_MS, wait, wrong);
         }
-        check_range("queue_max", &(0..=1_000_000), self.queue_max, wrong);
+        check_range("queue_max", &(0..=10_000), self.queue_max, wrong);
         check_range("drain_bytes_max", &(1_024..=1_073_741_824), self.drain_bytes_max, wrong);
         check_range("warm_connections", &(0..=1_000), self.warm_connections, wrong);
         check_range("retries_max", &(0..=10), self.retries_max, wrong);

@@ -1,7 +1,8 @@
 //! Pacer: decides when ONE provider may be called again.
 //!
 //! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] and [`queue`] have the
-//! decisions), and learns from what becomes of the calls ([`adapt`], [`headroom`], [`tokens`], [`breaker`]). Answers callers; sends nothing to other actors; does no I/O.
+//! decisions), and learns from what becomes of the calls ([`adapt`], [`headroom`], [`tokens`], [`breaker`]). Answers
+//! callers; sends nothing to other actors; does no I/O.
 
 mod adapt;
 pub mod breaker;
@@ -152,6 +153,11 @@ pub struct Status {
     pub breaker: BreakerState,
 }
 
+/// Private: somebody may be served now, or has to be told a place.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Advance;
+
 // --- Actor ------------------------------------------------------------------
 
 /// See the module.
@@ -161,6 +167,8 @@ pub struct Pacer {
     breaker: Breaker,
     count: InFlight,
     timer: Option<(Instant, SpawnHandle)>,
+    /// Whether [`Advance`] is on its way.
+    will_advance: bool,
     places_told: Option<Instant>,
     _link: Link,
 }
@@ -178,11 +186,18 @@ impl Pacer {
     pub fn new(provider: ProviderName, limits: Limits, breaker: BreakerSettings, count: InFlight, link: Link) -> Self {
         let schedule = Schedule::new(limits, count.get(), Instant::now());
         let breaker = Breaker::new(breaker);
-        Self { provider, schedule, breaker, count, timer: None, places_told: None, _link: link }
+        Self { provider, schedule, breaker, count, timer: None, will_advance: false, places_told: None, _link: link }
     }
 
     fn permit(&self, charged: Option<f64>, probe: Option<Probe>, ctx: &Context<Self>) -> Permit {
         Permit::new(ctx.address(), self.count.clone(), charged, probe)
+    }
+
+    /// Looks at those who wait after what is in the mailbox now. Once for all of it: a look takes time for each of them.
+    fn advance_soon(&mut self, ctx: &mut Context<Self>) {
+        if self.schedule.queued() > 0 && !std::mem::replace(&mut self.will_advance, true) {
+            ctx.notify(Advance);
+        }
     }
 
     /// Serves whoever may go, dismisses whoever waited too long, and sets the clock for the next time.
@@ -326,7 +341,10 @@ impl Handler<Acquire> for Pacer {
     fn handle(&mut self, ask: Acquire, ctx: &mut Context<Self>) -> Self::Result {
         let Acquire { asker, weight, wait_max, line, reply, place } = ask;
         let now = Instant::now();
-        self.advance(ctx);
+        if self.schedule.is_full() {
+            // Some may have gone.
+            self.advance(ctx);
+        }
         let probe = match self.breaker.pass(now) {
             Pass::Free => None,
             Pass::Probing(probe) => Some(probe),
@@ -338,12 +356,13 @@ impl Handler<Acquire> for Pacer {
             Line::Back => self.schedule.enqueue(&asker, waiter, now)?,
             Line::Front => self.schedule.put_back(&asker, waiter),
         }
+        self.schedule.set_in_flight(self.count.get());
         if self.schedule.queued() == 1
             && let Some(Granted { who, charged }) = self.schedule.grant(now)
         {
             return Ok(Admitted::Granted(self.permit(charged, who.probe, ctx)));
         }
-        self.advance(ctx);
+        self.advance_soon(ctx);
         Ok(Admitted::Queued)
     }
 }
@@ -361,6 +380,15 @@ impl Handler<Released> for Pacer {
         self.settle(&released, now);
         // Only now may the next caller probe.
         drop(released);
+        self.advance_soon(ctx);
+    }
+}
+
+impl Handler<Advance> for Pacer {
+    type Result = ();
+
+    fn handle(&mut self, _: Advance, ctx: &mut Context<Self>) {
+        self.will_advance = false;
         self.advance(ctx);
     }
 }
@@ -383,7 +411,7 @@ impl Handler<Accepted> for Pacer {
         let (Accepted { granted, hint }, now) = (accepted, Instant::now());
         self.schedule.accepted(granted, now);
         self.schedule.told(&hint, now);
-        self.advance(ctx);
+        self.advance_soon(ctx);
     }
 }
 

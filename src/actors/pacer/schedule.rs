@@ -150,6 +150,11 @@ impl<W> Schedule<W> {
         self.queue.len()
     }
 
+    /// Whether as many wait as may.
+    pub fn is_full(&self) -> bool {
+        self.queued() >= self.limits.queue_max
+    }
+
     /// How long the one who came first has waited.
     pub fn oldest_wait(&self, now: Instant) -> Duration {
         let oldest = self.queue.iter().map(|waiter| waiter.since).min();
@@ -168,8 +173,7 @@ impl<W> Schedule<W> {
 
     /// Puts a caller at the end of its line.
     pub fn enqueue(&mut self, asker: &Asker, waiter: Waiter<W>, now: Instant) -> Result<(), QueueFull> {
-        let queued = self.queued();
-        if queued >= self.limits.queue_max && !(queued == 0 && self.could_grant(waiter.weight, now)) {
+        if self.is_full() && !(self.queued() == 0 && self.could_grant(waiter.weight, now)) {
             return Err(QueueFull { retry_after: self.first_turn(waiter.weight, now) });
         }
         self.queue.push_back(asker, waiter);

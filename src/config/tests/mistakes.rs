@@ -113,10 +113,7 @@ fn numbers_out_of_their_range_are_refused_with_the_range() {
             "providers.demo.breaker_failures: 1001 is out of range: 0 to 1000 are allowed",
         ),
         ("providers.demo.retries_max = 11", "providers.demo.retries_max: 11 is out of range: 0 to 10 are allowed"),
-        (
-            "providers.demo.queue_max = 1000001",
-            "providers.demo.queue_max: 1000001 is out of range: 0 to 1000000 are allowed",
-        ),
+        ("providers.demo.queue_max = 10001", "providers.demo.queue_max: 10001 is out of range: 0 to 10000 are allowed"),
         (
             "providers.demo.warm_connections = 1001",
             "providers.demo.warm_connections: 1001 is out of range: 0 to 1000 are allowed",
