@@ -353,7 +353,12 @@ impl Handler<Acquire> for Pacer {
         let who = Caller { reply, place, probe };
         let waiter = Waiter { who, weight, since: now, expires: now + wait_max };
         match line {
-            Line::Back => self.schedule.enqueue(&asker, waiter, now)?,
+            Line::Back => {
+                if let Some(displaced) = self.schedule.enqueue(&asker, waiter, now)? {
+                    let retry_after = self.schedule.last_turn(now);
+                    let _ = displaced.reply.send(Err(NotGranted::QueueFull { retry_after }));
+                }
+            }
             Line::Front => self.schedule.put_back(&asker, waiter),
         }
         self.schedule.set_in_flight(self.count.get());

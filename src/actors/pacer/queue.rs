@@ -2,7 +2,8 @@
 //!
 //! User messages go before background calls. These age meanwhile: after [`PASSES_MAX`] user messages that went before
 //! them, it is the turn of one. Within each class organisations are served in turn, within an organisation its
-//! principals, and the callers of one principal in order of arrival. So nobody who waits is left out, whoever floods.
+//! principals, and the callers of one principal in order of arrival. So nobody who waits is left out, whoever floods; nor
+//! is anybody who comes when the queue is full of somebody else's calls ([`Queue::make_room`]).
 
 use std::collections::VecDeque;
 
@@ -10,6 +11,9 @@ use crate::chat::{Asker, OrgId, Principal, Priority};
 
 /// User messages in a row that go before a waiting background call.
 const PASSES_MAX: u32 = 7;
+
+/// Somebody makes room for a newcomer who has at least so many fewer waiting.
+const SURPLUS_MIN: usize = 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -56,6 +60,25 @@ impl<T> Queue<T> {
     /// Puts somebody before everybody of its organisation and priority.
     pub(super) fn push_front(&mut self, asker: &Asker, who: T) {
         self.class(asker.priority).push_front(asker, who);
+    }
+
+    /// Takes out the newest caller of whoever has more than a fair share, in favour of a newcomer: of the background
+    /// calls for a user message; otherwise, at the same priority, of the organisation with the most callers, or of the
+    /// principal with the most in the newcomer's own.
+    pub(super) fn make_room(&mut self, newcomer: &Asker) -> Option<T> {
+        let class = match newcomer.priority {
+            Priority::User if !self.background.0.is_empty() => return self.background.pop_newest(None),
+            Priority::User => &mut self.user,
+            Priority::Background => &mut self.background,
+        };
+        let own = class.0.iter().position(|org| org.id == newcomer.org);
+        let own_len = own.map_or(0, |at| class.0[at].len());
+        if class.0.iter().any(|org| org.len() >= own_len + SURPLUS_MIN) {
+            return class.pop_newest(None);
+        }
+        let org = &class.0[own?];
+        let own_len = org.lines.iter().find(|line| line.principal == newcomer.principal).map_or(0, Line::len);
+        org.lines.iter().any(|line| line.len() >= own_len + SURPLUS_MIN).then(|| class.pop_newest(own))?
     }
 
     fn class(&mut self, priority: Priority) -> &mut Class<T> {
@@ -122,7 +145,7 @@ impl<T> Queue<T> {
 
 impl<T> Class<T> {
     fn len(&self) -> usize {
-        self.0.iter().flat_map(|org| &org.lines).map(|line| line.waiting.len()).sum()
+        self.0.iter().map(Org::len).sum()
     }
 
     fn iter(&self) -> impl Iterator<Item = &T> {
@@ -146,6 +169,20 @@ impl<T> Class<T> {
             self.0.push_back(org);
         }
         served
+    }
+
+    /// Takes out who came last of the longest line of this organisation, or of the one that has the most callers.
+    fn pop_newest(&mut self, org: Option<usize>) -> Option<T> {
+        let longest = || (0..self.0.len()).max_by_key(|at| self.0[*at].len());
+        let at = org.or_else(longest)?;
+        let lines = &mut self.0.get_mut(at)?.lines;
+        let line_at = (0..lines.len()).max_by_key(|at| lines[*at].len())?;
+        let newest = lines[line_at].waiting.pop_back();
+        lines.retain(|line| !line.waiting.is_empty());
+        if lines.is_empty() {
+            self.0.remove(at);
+        }
+        newest
     }
 
     fn push_back(&mut self, asker: &Asker, who: T) {
@@ -173,7 +210,17 @@ impl<T> Class<T> {
     }
 }
 
+impl<T> Org<T> {
+    fn len(&self) -> usize {
+        self.lines.iter().map(Line::len).sum()
+    }
+}
+
 impl<T> Line<T> {
+    fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     fn by_ref(&self) -> Line<&T> {
         Line { principal: self.principal.clone(), waiting: self.waiting.iter().collect() }
     }

@@ -171,13 +171,19 @@ impl<W> Schedule<W> {
         self.adapt.paused_until(now).map_or(Duration::ZERO, |until| until - now)
     }
 
-    /// Puts a caller at the end of its line.
-    pub fn enqueue(&mut self, asker: &Asker, waiter: Waiter<W>, now: Instant) -> Result<(), QueueFull> {
+    /// Puts a caller at the end of its line. When as many wait as may, it takes the place of another one, who is
+    /// returned, if that one's organisation or principal has more than its share, or if that one's answer is waited for
+    /// by nobody.
+    pub fn enqueue(&mut self, asker: &Asker, waiter: Waiter<W>, now: Instant) -> Result<Option<W>, QueueFull> {
+        let mut displaced = None;
         if self.is_full() && !(self.queued() == 0 && self.could_grant(waiter.weight, now)) {
-            return Err(QueueFull { retry_after: self.first_turn(waiter.weight, now) });
+            displaced = self.queue.make_room(asker).map(|waiter| waiter.who);
+            if displaced.is_none() {
+                return Err(QueueFull { retry_after: self.first_turn(waiter.weight, now) });
+            }
         }
         self.queue.push_back(asker, waiter);
-        Ok(())
+        Ok(displaced)
     }
 
     /// Puts a caller whose call was refused for the rate back in front of its organisation's line. There is always

@@ -222,6 +222,28 @@ async fn the_queue_is_bounded_and_says_when_to_come_back() {
 }
 
 #[actix::test]
+async fn whoever_fills_the_queue_makes_room_for_others() {
+    tokio::time::pause();
+    let pacer = pacer(Limits { queue_max: 3, ..LIMITS });
+    let _held = acquire(&pacer).await;
+    let mut flood = Vec::new();
+    for _ in 0..3 {
+        let (ask, answer, places) = ask(asker("flood"));
+        pacer.send(ask).await.unwrap().unwrap();
+        flood.push((answer, places));
+    }
+
+    let (ask, other, _places) = ask(asker("other"));
+    assert!(matches!(pacer.send(ask).await.unwrap(), Ok(Admitted::Queued)));
+
+    let (newest, _places) = flood.pop().unwrap();
+    let Err(NotGranted::QueueFull { retry_after }) = newest.await.unwrap() else { panic!("it kept its place") };
+    assert!((3_900..=4_000).contains(&retry_after.as_millis()), "behind three: {retry_after:?}");
+    let (first, _places) = flood.remove(0);
+    assert!(first.await.unwrap().is_ok() && other.await.unwrap().is_ok());
+}
+
+#[actix::test]
 async fn who_has_waited_too_long_hears_when_it_would_be_its_turn() {
     tokio::time::pause();
     let pacer = pacer(Limits { rps: 0.1, ..LIMITS });

@@ -190,11 +190,37 @@ impl Watched {
         self.next_id += 1;
         let was_full = self.schedule.queued() >= self.limits.queue_max;
         let taken = self.schedule.enqueue(&who.asker(), caller.waits(self.now), self.now);
-        assert_eq!(taken.is_err(), was_full);
-        if taken.is_ok() {
-            self.newcomer(who);
-            self.waiting.push_back(caller);
+        match taken {
+            Ok(Some(displaced)) => self.check_displaced(&displaced, who),
+            Ok(None) => assert!(!was_full),
+            Err(_) => {
+                assert!(was_full);
+                let displaceable = self.waiting.iter().find(|waits| self.has_more(waits.who, who));
+                assert_eq!(displaceable, None, "{who:?} was turned away");
+                return;
+            }
         }
+        self.newcomer(who);
+        self.waiting.push_back(caller);
+    }
+
+    /// Whether one of `waits` makes room for a newcomer.
+    fn has_more(&self, waits: Who, newcomer: Who) -> bool {
+        let alike = self.alike(newcomer);
+        let of_org = |org| alike.iter().filter(|who| who.org == org).count();
+        let of_one = |one| alike.iter().filter(|who| **who == one).count();
+        match (waits.is_background, newcomer.is_background) {
+            (true, false) => true,
+            (false, true) => false,
+            _ if waits.org == newcomer.org => of_one(waits) >= of_one(newcomer) + 2,
+            _ => of_org(waits.org) >= of_org(newcomer.org) + 2,
+        }
+    }
+
+    fn check_displaced(&mut self, displaced: &Caller, newcomer: Who) {
+        assert!(self.has_more(displaced.who, newcomer), "{:?} made room for {newcomer:?}", displaced.who);
+        let last = self.waiting.iter().rposition(|waits| waits.who == displaced.who).unwrap();
+        assert_eq!(self.waiting.remove(last).as_ref(), Some(displaced), "who came last goes first");
     }
 
     fn granted(&self, id: usize) -> Instant {
