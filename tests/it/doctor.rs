@@ -95,6 +95,7 @@ async fn a_good_weir_is_well_and_its_database_is_left_to_it() {
     found.says("auth", "ok", "1 keys, 0 of them admin");
     found.says("provider mock", "ok", "HTTP/1.1, GET /models 200");
     found.says("database", "ok", &format!("in use by a weir that runs (process {})", weir.pid()));
+    found.says("database", "ok", weir.directory().join("weir.db").to_str().unwrap());
     found.says("files", "ok", &format!("process {}", weir.pid()));
     found.says("headers", "ok", "X-Accel-Buffering arrived");
     found.says("buffering", "ok", "nothing buffers");
