@@ -171,7 +171,7 @@ fn database(path: &str, inspection: &Inspection, findings: &mut Findings) {
         findings.warn(
             "database",
             format!("{says}; every user of this machine can read it"),
-            "chmod o-rwx its directory",
+            format!("chmod o-r {path}*"),
         );
     } else if *is_others && !in_use {
         findings.warn("database", format!("{says} by you, but it is another user's"), "run this as weir's user, too");
