@@ -1,7 +1,8 @@
 //! Pacer: decides when ONE provider may be called again.
 //!
 //! Owns the token bucket, the calls in flight and the queue of waiting callers ([`schedule`] and [`queue`] have the
-//! decisions), and learns from what becomes of the calls ([`adapt`], [`headroom`], [`tokens`], [`breaker`]). Answers callers; sends nothing to other actors; does no I/O.
+//! decisions), and learns from what becomes of the calls ([`adapt`], [`headroom`], [`tokens`], [`breaker`]). Answers
+//! callers; sends nothing to other actors; does no I/O.
 
 mod adapt;
 pub mod breaker;
