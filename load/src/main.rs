@@ -97,8 +97,17 @@ struct MockArguments {
     json_stats: Option<PathBuf>,
 }
 
-/// How `check` ends when it has nothing to compare.
+/// How everything ends that was not as it must be, or not done.
+const FAILED: u8 = 1;
+/// How `check` ends when it has not compared: only what is slower fails.
 const CANNOT_TELL: u8 = 2;
+
+impl Command {
+    /// How it ends when it could not do its work, or was interrupted.
+    fn undone(&self) -> u8 {
+        if matches!(self, Command::Check(_)) { CANNOT_TELL } else { FAILED }
+    }
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -108,6 +117,7 @@ fn main() -> ExitCode {
         Command::Relay(_) => Builder::new_current_thread().enable_all().build(),
         _ => Builder::new_multi_thread().enable_all().build(),
     };
+    let undone = arguments.command.undone();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run_unless_interrupted(arguments.command)),
         Err(error) => Err(format!("cannot start: {error}")),
@@ -116,7 +126,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(why) => {
             say_why(&why);
-            ExitCode::FAILURE
+            ExitCode::from(undone)
         }
     }
 }
@@ -126,7 +136,9 @@ async fn run_unless_interrupted(command: Command) -> Result<ExitCode, String> {
     let interrupted = interrupted()?;
     match command {
         // They have something to do when they are interrupted.
-        Command::Suite(measurement) => print(suite::run(&measurement.arguments, interrupted).await, measurement.json),
+        Command::Suite(measurement) => {
+            Ok(show(&suite::run(&measurement.arguments, interrupted).await, measurement.json))
+        }
         Command::Mock(arguments) => play_provider(arguments, interrupted).await,
         command => tokio::select! {
             biased;
@@ -139,7 +151,7 @@ async fn run_unless_interrupted(command: Command) -> Result<ExitCode, String> {
 async fn run(command: Command) -> Result<ExitCode, String> {
     match command {
         Command::Mock(arguments) => play_provider(arguments, pending()).await,
-        Command::Suite(measurement) => print(suite::run(&measurement.arguments, pending()).await, measurement.json),
+        Command::Suite(measurement) => Ok(show(&suite::run(&measurement.arguments, pending()).await, measurement.json)),
         Command::Smoke(measurement) => print(smoke::run(&measurement.arguments).await, measurement.json),
         Command::Diagnose(measurement) => print(diagnose::run(&measurement.arguments).await, measurement.json),
         Command::Alerts(measurement) => print(alerts::run(&measurement.arguments).await, measurement.json),
@@ -154,13 +166,10 @@ async fn run(command: Command) -> Result<ExitCode, String> {
         Command::Junk(measurement) => print(junk::run(&measurement.arguments).await, measurement.json),
         Command::Kill(measurement) => print(kill::run(&measurement.arguments).await, measurement.json),
         Command::Soak(measurement) => print(soak::run(&measurement.arguments).await, measurement.json),
-        Command::Check(measurement) => match guardrail::run(&measurement.arguments).await {
-            Ok(report) => print(Ok(report), measurement.json),
-            Err(error) => {
-                say_why(&error.to_string());
-                Ok(ExitCode::from(CANNOT_TELL))
-            }
-        },
+        Command::Check(measurement) => {
+            let compared = guardrail::run(&measurement.arguments).await;
+            Ok(show(&compared.map_err(|error| error.to_string())?, measurement.json))
+        }
         Command::Relay(arguments) => {
             let relayed = relay::run(&arguments, |url| say(&format!("listening on {url}"))).await;
             relayed.map(|()| ExitCode::SUCCESS).map_err(|error| format!("cannot relay: {error}"))
@@ -169,9 +178,12 @@ async fn run(command: Command) -> Result<ExitCode, String> {
 }
 
 fn print(outcome: Result<Report, TargetError>, json: bool) -> Result<ExitCode, String> {
-    let report = outcome.map_err(|error| error.to_string())?;
+    Ok(show(&outcome.map_err(|error| error.to_string())?, json))
+}
+
+fn show(report: &Report, json: bool) -> ExitCode {
     say(&if json { report.json().to_string() } else { report.to_string() });
-    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if report.holds() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
 async fn play_provider(
@@ -226,4 +238,18 @@ fn say(line: &str) {
 #[expect(clippy::print_stderr, reason = "the command line's own output")]
 fn say_why(why: &str) {
     eprintln!("load: {why}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_was_interrupted_has_found_nothing_slower() {
+        let undone = |words: &[&str]| Arguments::parse_from(["load"].iter().chain(words)).command.undone();
+
+        assert_eq!(undone(&["check"]), CANNOT_TELL);
+        assert_eq!(undone(&["check", "--slow-ms", "5"]), CANNOT_TELL);
+        assert_eq!(undone(&["kill"]), FAILED);
+    }
 }

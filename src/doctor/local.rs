@@ -127,13 +127,14 @@ fn is_loopback(base_url: &str) -> bool {
 
 /// Where the database is, or will be, and whether enough files may be open.
 pub(super) fn database_and_files(config: &Config, findings: &mut Findings) {
-    let path = config.store.path.display();
+    // Whoever looks from another directory than weir's sees it by the path.
+    let path = std::path::absolute(&config.store.path).unwrap_or_else(|_| config.store.path.clone());
     let mut running = None;
     match store::inspect(&config.store.path) {
         Err(error) => findings.fail("database", error.to_string(), "see store.path; run this as weir's user"),
         Ok(inspection) => {
             running = inspection.process;
-            database(&path.to_string(), &inspection, findings);
+            database(&path.display().to_string(), &inspection, findings);
         }
     }
     let limit = running.and_then(limit_of);
@@ -170,7 +171,7 @@ fn database(path: &str, inspection: &Inspection, findings: &mut Findings) {
         findings.warn(
             "database",
             format!("{says}; every user of this machine can read it"),
-            "chmod o-rwx its directory",
+            format!("chmod o-r {path}*"),
         );
     } else if *is_others && !in_use {
         findings.warn("database", format!("{says} by you, but it is another user's"), "run this as weir's user, too");

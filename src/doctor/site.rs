@@ -31,7 +31,7 @@ type Looked<T> = Result<T, Over>;
 /// Looks at a site. `config` is the one here, which may not be its.
 pub(super) async fn look(site: &Site, config: &Config, findings: &mut Findings) {
     if let Some(reached) = arrive(site, config, findings).await {
-        let visit = Visitor { site, reached, findings };
+        let visit = Visitor { site, reached, findings, way: None };
         // Whatever was in the way has been told.
         let _: Looked<()> = visit.look(config).await;
     }
@@ -89,6 +89,8 @@ struct Visitor<'v> {
     site: &'v Site,
     reached: Reached,
     findings: &'v mut Findings,
+    /// The quickest answer so far.
+    way: Option<Duration>,
 }
 
 impl Visitor<'_> {
@@ -204,6 +206,7 @@ impl Visitor<'_> {
             Err(_) => return Err(self.late("stream")),
         };
         let mut heard = Heard { head_at: began.elapsed(), http: self.reached.http(), ..Heard::default() };
+        heard.way = self.way.unwrap_or_default();
         if opened.head.status != 200 {
             return Err(self.stop("stream", opened.head.status, "is the provider available? weir's log says why"));
         }
@@ -220,7 +223,8 @@ impl Visitor<'_> {
     }
 
     /// The status and the JSON of an answer; `null` for what is none.
-    async fn answer(&self, question: &Question) -> Result<(u16, Value), Option<String>> {
+    async fn answer(&mut self, question: &Question) -> Result<(u16, Value), Option<String>> {
+        let asked = Instant::now();
         let ask = async {
             let Opened { head, mut body, .. } = self.reached.ask(question).await?;
             let mut bytes = Vec::new();
@@ -234,6 +238,8 @@ impl Visitor<'_> {
         };
         let answer: Result<_, crate::providers::upstream::TransportError> =
             timeout(self.site.wait_max, ask).await.map_err(|_| None)?;
+        let took = asked.elapsed();
+        self.way = Some(self.way.map_or(took, |way| way.min(took)));
         answer.map_err(|error| Some(error.to_string()))
     }
 

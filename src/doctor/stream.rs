@@ -1,5 +1,5 @@
 //! Stream: whether something between weir and a client holds an event stream back. Pure: compares when weir says that
-//! it sent things with when they came.
+//! it sent things with when they came. The way takes its time, too, of everything: only what is later than that is held.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const TOGETHER_MAX: f64 = 0.5;
 const GAP_MIN: Duration = Duration::from_millis(4);
 /// A wait for the first piece that is long enough to see that the head did not wait for it.
 const TTFT_MIN: Duration = Duration::from_millis(100);
-/// How much later than it was sent the first piece may come.
+/// How much later than the way takes the first piece may come.
 const LATE_MAX: Duration = Duration::from_millis(400);
 
 /// One event stream, as it came. Times count from the request.
@@ -24,6 +24,8 @@ pub(super) struct Heard {
     pub(super) head: Head,
     /// The version of HTTP.
     pub(super) http: &'static str,
+    /// The way there and back: the quickest of the answers to short questions before it.
+    pub(super) way: Duration,
     /// When the head came.
     pub(super) head_at: Duration,
     /// When the first bytes of the body came.
@@ -99,8 +101,9 @@ pub(super) fn judge(heard: &Heard, findings: &mut Findings) {
     headers(heard, findings);
     let when = |at: Option<Duration>| at.map_or("never".to_owned(), |at| format!("{} ms", at.as_millis()));
     let says = format!(
-        "HTTP/{}, head after {}, first byte {}, ping {}, first piece {} (weir: {}), end {} (weir: {})",
+        "HTTP/{}, the way there and back {}, head after {}, first byte {}, ping {}, first piece {} (weir: {}), end {} (weir: {})",
         heard.http,
+        when(Some(heard.way)),
         when(Some(heard.head_at)),
         when(heard.first_byte_at),
         when(heard.ping_at),
@@ -165,19 +168,21 @@ fn headers(heard: &Heard, findings: &mut Findings) {
 /// Every sign that something waits before it passes things on.
 fn held_back(heard: &Heard) -> Vec<String> {
     let mut signs = Vec::new();
-    let first = heard.pieces.first().copied();
+    let (way, first) = (heard.way, heard.pieces.first().copied());
     if let (Some(ttft), Some(ping)) = (heard.ttft.filter(|ttft| *ttft >= TTFT_MIN), heard.ping_at)
-        && ping.as_secs_f64() > 0.8 * ttft.as_secs_f64()
+        && ping.saturating_sub(way).as_secs_f64() > 0.8 * ttft.as_secs_f64()
     {
-        let (ping, ttft) = (ping.as_millis(), ttft.as_millis());
+        let (ping, way, ttft) = (ping.as_millis(), way.as_millis(), ttft.as_millis());
         signs.push(format!(
-            "the ping, which weir sends at once, came after {ping} ms; the first piece left after {ttft}"
+            "the ping, which weir sends at once, came after {ping} ms, {way} of them for the way; the first piece left \
+             after {ttft}"
         ));
     }
     if let (Some(ttft), Some(first)) = (heard.ttft, first)
-        && first.saturating_sub(ttft) > LATE_MAX
+        && first.saturating_sub(ttft + way) > LATE_MAX
     {
-        signs.push(format!("the first piece came {} ms after weir had sent it", (first - ttft).as_millis()));
+        let (late, way) = ((first - ttft).as_millis(), way.as_millis());
+        signs.push(format!("the first piece came {late} ms after weir had sent it, {way} of them for the way"));
     }
     if let Some(sent) = heard.gap_sent().filter(|sent| *sent >= GAP_MIN && heard.pieces.len() >= PIECES_MIN) {
         let gaps = heard.gaps();
@@ -205,6 +210,7 @@ mod tests {
         Heard {
             head: Head { status: 200, headers },
             http: "1.1",
+            way: 2 * MILLI,
             head_at: 3 * MILLI,
             first_byte_at: Some(3 * MILLI),
             ping_at: Some(3 * MILLI),
@@ -250,6 +256,33 @@ mod tests {
 
         for heard in [all_at_the_end, in_two_lumps, late_ping, late] {
             assert_eq!(checks(&heard), ["buffering"], "{heard:?}");
+        }
+    }
+
+    /// The same, so much further away.
+    fn further(heard: Heard, way: Duration) -> Heard {
+        Heard {
+            way: heard.way + way,
+            head_at: heard.head_at + way,
+            first_byte_at: heard.first_byte_at.map(|at| at + way),
+            ping_at: heard.ping_at.map(|at| at + way),
+            pieces: heard.pieces.iter().map(|at| *at + way).collect(),
+            end_at: heard.end_at.map(|at| at + way),
+            ..heard
+        }
+    }
+
+    #[test]
+    fn a_long_way_is_no_buffer_and_hides_none() {
+        let quick = Heard { ttft: Some(110 * MILLI), ..good() };
+        let quick = Heard { pieces: quick.pieces.iter().map(|at| *at - 190 * MILLI).collect(), ..quick };
+        let all_at_the_end = Heard { pieces: vec![1_306 * MILLI; 50], ..good() };
+        let late_ping = Heard { ping_at: Some(299 * MILLI), ..good() };
+        for way in [150, 500, 2_000] {
+            assert_eq!(wrong(&further(good(), way * MILLI)), [], "{way} ms");
+            assert_eq!(wrong(&further(quick.clone(), way * MILLI)), [], "{way} ms");
+            assert_eq!(checks(&further(all_at_the_end.clone(), way * MILLI)), ["buffering"], "{way} ms");
+            assert_eq!(checks(&further(late_ping.clone(), way * MILLI)), ["buffering"], "{way} ms");
         }
     }
 

@@ -63,6 +63,7 @@ fn write_store(api: &Api, out: &mut Exposition) {
     let help = "Checkpoints of answers that were dropped because there was too much to write.";
     let mut metric = out.metric("weir_store_checkpoints_dropped_total", Kind::Counter, help);
     metric.sample(&[], stats.checkpoints_dropped);
+    crate::metrics::write_store(&stats, out);
 }
 
 /// What clients have used of what they may. Their names are those of the configuration.

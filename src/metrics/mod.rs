@@ -9,6 +9,7 @@
 mod alerts;
 mod exposition;
 mod failures;
+mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 mod totals;
@@ -29,6 +30,7 @@ use self::alerts::Watch;
 pub use self::exposition::{Exposition, Kind};
 pub use self::failures::Failed;
 use self::failures::Failures;
+pub use self::store::write_store;
 use self::totals::Totals;
 use crate::chat::{OrgId, View};
 use crate::config;

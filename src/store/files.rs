@@ -6,15 +6,23 @@
 
 use std::fs::{File, Metadata, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
 use super::refusal::Refusal;
 
+/// Who may do what with a new database: its owner reads and writes it. SQLite gives its log and index the same mode.
+const MODE: u32 = 0o600;
+
 /// Where SQLite keeps the log of a database.
 pub(super) fn log_of(database: &Path) -> PathBuf {
     beside(database, "-wal")
+}
+
+/// Where SQLite keeps its index of the log of a database.
+pub(super) fn index_of(database: &Path) -> PathBuf {
+    beside(database, "-shm")
 }
 
 fn beside(database: &Path, suffix: &str) -> PathBuf {
@@ -37,10 +45,10 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Claims the database. It is made, empty, when it does not exist.
+    /// Claims the database. It is made, empty and for nobody else to read, when it does not exist.
     pub(super) fn of(database: &Path) -> Result<Self, StoreError> {
         let refuse = |refusal: Refusal| refusal.about(database);
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(database);
+        let file = File::options().read(true).write(true).create(true).truncate(false).mode(MODE).open(database);
         let file = file.map_err(|error| refuse(error.into()))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -103,7 +111,7 @@ impl Files {
         Ok(Self {
             database: Known::at(database.to_owned())?,
             log: Known::at(log_of(database))?,
-            index: Known::at(beside(database, "-shm"))?,
+            index: Known::at(index_of(database))?,
         })
     }
 

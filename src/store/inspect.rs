@@ -9,6 +9,7 @@ use std::path::Path;
 use rustix::fs::{major, minor, statvfs};
 
 use super::StoreError;
+use super::files::{index_of, log_of};
 use super::refusal::{Refusal, probe};
 use super::schema::APPLICATION_ID;
 
@@ -32,7 +33,7 @@ pub struct Inspection {
     pub process: Option<u32>,
     /// What is left on its disk, in bytes.
     pub room: Option<u64>,
-    /// Whether every user of the machine may read it.
+    /// Whether every user of the machine may read it, or what was written last.
     pub readable_by_all: bool,
     /// Whether it belongs to another user than the one who looks.
     pub is_others: bool,
@@ -64,13 +65,12 @@ fn look(path: &Path) -> Result<Inspection, Refusal> {
         Err(error) => return Err(error.into()),
     };
     let found = file.metadata()?;
-    let enters = std::fs::metadata(directory).is_ok_and(|found| found.permissions().mode() & 0o001 != 0);
     let mut inspection = Inspection {
         bytes: Some(found.len()),
         in_use: false,
         process: None,
         room,
-        readable_by_all: enters && found.permissions().mode() & 0o004 != 0,
+        readable_by_all: is_readable_by_all(path)?,
         is_others: found.uid() != rustix::process::geteuid().as_raw(),
     };
     match file.try_lock() {
@@ -89,6 +89,15 @@ fn look(path: &Path) -> Result<Inspection, Refusal> {
         Err(TryLockError::Error(error)) => return Err(error.into()),
     }
     Ok(inspection)
+}
+
+/// Whether every user may read one of the database's files, and enter all directories on the way to them.
+fn is_readable_by_all(path: &Path) -> io::Result<bool> {
+    let path = std::fs::canonicalize(path)?;
+    let may = |path: &Path, mode| std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & mode != 0);
+    let is_reached = path.ancestors().skip(1).all(|directory| may(directory, 0o001));
+    let files = [log_of(&path), index_of(&path), path];
+    Ok(is_reached && files.iter().any(|file| may(file, 0o004)))
 }
 
 /// Refuses what is surely not a database of weir. One that is new may have an empty head.
@@ -126,6 +135,8 @@ fn holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+
     use super::*;
     use crate::store::{Store, StoreOptions};
 
@@ -143,6 +154,31 @@ mod tests {
         assert!(used.in_use && !idle.in_use && idle.bytes > Some(0));
         assert!(used.process.is_none_or(|process| process == std::process::id()));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "the database alone");
+    }
+
+    #[tokio::test]
+    async fn nobody_else_may_read_a_new_database_and_who_may_read_an_old_one_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("weir.db");
+        let set = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        set(directory.path(), 0o755);
+        let options = StoreOptions { path: path.clone(), ..StoreOptions::default() };
+        let store = Store::open(&options).unwrap();
+
+        for file in [&path, &log_of(&path), &index_of(&path)] {
+            assert_eq!(mode(file) & !0o600, 0, "{}", file.display());
+        }
+        assert!(!inspect(&path).unwrap().readable_by_all);
+        set(&log_of(&path), 0o644);
+        assert!(inspect(&path).unwrap().readable_by_all, "what was written last stands there");
+        store.close().await;
+        set(&path, 0o644);
+        assert!(inspect(&path).unwrap().readable_by_all);
+        Store::open(&options).unwrap().close().await;
+        assert_eq!(mode(&path), 0o644, "what was there stays as its owner wants it");
+        set(directory.path(), 0o700);
+        assert!(!inspect(&path).unwrap().readable_by_all, "nobody gets there");
     }
 
     #[test]

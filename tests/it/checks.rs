@@ -6,7 +6,6 @@ use clap::{Args, Parser};
 use load::checks::{alerts, compare, diagnose, profile, smoke, suite};
 use load::report::Report;
 use load::suites::junk;
-use load::target::TargetError;
 use tokio::time::timeout;
 
 use crate::support::gateway::{FAST, Gateway, PATIENCE, message};
@@ -16,6 +15,8 @@ const PROFILE: &str = "[profiles.ttft.providers.mock]\nrps = 1000.0\nconcurrency
 /// Enough of them to be a rate.
 const FAILURES: usize = 20;
 const MODEL: &str = "text@tokens=30,gap_ms=5";
+const KEY: &str = "sk-weir-test";
+const DIGEST: &str = "a8cb3a47c642e82386ef7afaf9fbde5020ad9625e4095ad5eb382ada6578a84c";
 
 #[derive(Parser)]
 struct Line<A: Args> {
@@ -42,7 +43,7 @@ fn lines(report: &Report) -> String {
 
 async fn run_suite(gateway: &Gateway, words: &[&str]) -> Report {
     let arguments: suite::Arguments = line(gateway, words);
-    suite::run(&arguments, std::future::pending()).await.unwrap()
+    suite::run(&arguments, std::future::pending()).await
 }
 
 #[actix_web::test]
@@ -68,7 +69,7 @@ async fn an_interrupted_suite_puts_the_pacers_back() {
         Ok(())
     };
 
-    let report = suite::run(&arguments, in_the_middle).await.unwrap();
+    let report = suite::run(&arguments, in_the_middle).await;
 
     assert!(!report.holds());
     assert_eq!(rps(&gateway).await, 50.0);
@@ -78,8 +79,8 @@ async fn an_interrupted_suite_puts_the_pacers_back() {
 async fn a_suite_goes_to_the_address_of_operators_where_that_is_another_one() {
     let gateway = Gateway::with_all("admin_bind = \"127.0.0.1:0\"", FAST, PROFILE).await;
     let words = ["-n", "2", "--burst", "0", "--model", MODEL];
-    let arguments: suite::Arguments = line(&gateway, &words);
-    assert!(suite::run(&arguments, std::future::pending()).await.is_err(), "there are no metrics");
+    let without = run_suite(&gateway, &words).await;
+    assert!(!without.holds() && lines(&without).contains("answered 404"), "there are no metrics: {without}");
     let admin = format!("http://{}", gateway.admin_address());
 
     let report = run_suite(&gateway, &[&words[..], &["--admin-url", &admin]].concat()).await;
@@ -89,13 +90,39 @@ async fn a_suite_goes_to_the_address_of_operators_where_that_is_another_one() {
 }
 
 #[actix_web::test]
-async fn the_suite_fails_where_the_provider_fails() {
+async fn a_suite_that_fails_half_way_is_recorded_as_no_go() {
     let gateway = Gateway::start().await;
-    let arguments: suite::Arguments = line(&gateway, &["--model", "auth", "-n", "2"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("results.md");
+    let recording = ["--record", file.to_str().unwrap()];
 
-    let failed = suite::run(&arguments, std::future::pending()).await;
+    let failed = run_suite(&gateway, &[&["--model", "auth", "-n", "2"], &recording[..]].concat()).await;
+    let down = Line::parse_from(["load", "--url", "http://127.0.0.1:1"].iter().chain(&recording)).arguments;
+    let down = suite::run(&down, std::future::pending()).await;
 
-    assert!(matches!(failed, Err(TargetError::Api(_))), "{failed:?}");
+    assert!(!failed.holds() && !down.holds(), "{failed}{down}");
+    let kept = std::fs::read_to_string(file).unwrap();
+    assert_eq!(kept.matches(" GMT: NO GO\n").count(), 2, "{kept}");
+    assert!(kept.contains("\n- Not measured to the end: an answer lacks a first piece: {"), "{kept}");
+    assert!(kept.contains("\n- Not measured to the end: nothing to measure at http://127.0.0.1:1: "), "{kept}");
+    assert!(kept.contains("\n| measured to the end | FAIL |\n"), "{kept}");
+}
+
+#[actix_web::test]
+async fn a_profile_that_is_not_there_is_told_from_one_that_may_not_be_switched() {
+    let open = Gateway::start().await;
+    let words = ["-n", "1", "--burst", "0", "--model", MODEL];
+    let tables =
+        format!("{PROFILE}\n[[auth.keys]]\nid = \"chat\"\norg = \"acme\"\nrole = \"user\"\nsha256 = {DIGEST:?}");
+    let closed = Gateway::with_tables(&tables).await;
+
+    let unknown = run_suite(&open, &words).await;
+    let forbidden = run_suite(&closed, &[&words[..], &["--key", KEY]].concat()).await;
+
+    assert_eq!(unknown.json()["values"]["profile"], "there is no ttft: pacers as they are", "{unknown}");
+    assert_eq!(forbidden.json()["values"]["profile"], serde_json::Value::Null, "{forbidden}");
+    assert!(!forbidden.holds() && lines(&forbidden).contains("answered 403"), "{forbidden}");
+    assert_eq!(closed.mock.counts().calls_started, 0, "nothing is asked in vain");
 }
 
 #[actix_web::test]

@@ -95,6 +95,7 @@ async fn a_good_weir_is_well_and_its_database_is_left_to_it() {
     found.says("auth", "ok", "1 keys, 0 of them admin");
     found.says("provider mock", "ok", "HTTP/1.1, GET /models 200");
     found.says("database", "ok", &format!("in use by a weir that runs (process {})", weir.pid()));
+    found.says("database", "ok", weir.directory().join("weir.db").to_str().unwrap());
     found.says("files", "ok", &format!("process {}", weir.pid()));
     found.says("headers", "ok", "X-Accel-Buffering arrived");
     found.says("buffering", "ok", "nothing buffers");
@@ -102,8 +103,10 @@ async fn a_good_weir_is_well_and_its_database_is_left_to_it() {
     assert_eq!(client.get("/api/threads").await.unwrap().json(), serde_json::json!([]), "its thread is deleted");
     assert_eq!(mock.counts().calls_finished, 0, "nobody who costs money was asked");
     mode(0o755);
+    std::fs::set_permissions(weir.directory().join("weir.db"), std::fs::Permissions::from_mode(0o644)).unwrap();
     let refused = doctor(weir.directory(), &["--url", weir.url()], &[]).await;
     refused.says("database", "warn", "every user of this machine can read it");
+    refused.says("database", "warn", "chmod o-r ");
     refused.says("access", "fail", "WEIR_API_KEY");
 }
 

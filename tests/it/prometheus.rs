@@ -150,7 +150,8 @@ async fn every_end_is_counted_as_what_it_is() {
 
     let after = Scrape::of(&gateway.client).await;
     let mut grown = after.since(&before);
-    // What the mock bills is its own affair.
+    // How often the store was asked is its own affair, and what the mock bills is that of the mock.
+    grown.retain(|series, _| !series.starts_with("weir_store_"));
     assert!(grown.remove(r#"weir_tokens_total{provider="mock",type="input"}"#).is_some_and(|tokens| tokens > 0.0));
     assert!(grown.remove(r#"weir_tokens_total{provider="mock",type="output"}"#).is_some_and(|tokens| tokens > 0.0));
     let expected = [
@@ -199,6 +200,26 @@ async fn gauges_show_what_runs_and_what_waits() {
         assert_eq!(scrape.get(series), value, "{series}");
     }
     assert!(scrape.get("weir_connections") >= 3.0, "two listeners and whoever asks");
+}
+
+#[actix_web::test]
+async fn the_store_tells_what_it_does() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let before = Scrape::of(&gateway.client).await;
+    assert_eq!(gateway.send(&thread, &message("hello", "mock")).await.status(), 200);
+    gateway.read(&thread).await;
+
+    let after = Scrape::of(&gateway.client).await;
+
+    let grown = after.since(&before);
+    for series in ["weir_store_writes_total", "weir_store_transactions_total", "weir_store_fsyncs_total"] {
+        assert!(grown[series] >= 1.0, "{series}: {grown:?}");
+    }
+    let reads = grown.iter().filter(|(series, _)| series.starts_with("weir_store_reads_total{by="));
+    assert!(reads.map(|(_, more)| more).sum::<f64>() >= 1.0, "{grown:?}");
+    assert_eq!(after.get("weir_store_transactions_failed_total"), 0.0);
+    assert!(after.get("weir_store_sync_waiting") < 10.0, "they wait for a moment");
 }
 
 #[actix_web::test]

@@ -6,7 +6,7 @@ use tokio::net::lookup_host;
 use tokio::time::Instant;
 
 use super::{Site, SiteArguments, question};
-use crate::client::{Arrived, Events};
+use crate::client::{Arrived, Client, Events, Request};
 use crate::report::Report;
 use crate::samples::rounded;
 use crate::target::{ApiError, TargetError};
@@ -30,6 +30,8 @@ const TOGETHER_MAX: f64 = 0.5;
 struct Steps {
     lookup: Duration,
     connect: Duration,
+    /// There and back: a question that weir answers at once.
+    way: Duration,
     head: Duration,
     ping: Duration,
     ttft: Duration,
@@ -49,6 +51,7 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
     for (name, took) in [
         ("lookup_ms", steps.lookup),
         ("connect_ms", steps.connect),
+        ("way_ms", steps.way),
         ("head_ms", steps.head),
         ("ping_ms", steps.ping),
         ("ttft_ms", steps.ttft),
@@ -73,6 +76,7 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
 async fn follow(site: &Site) -> Result<Steps, ApiError> {
     let thread = site.api.create_thread().await?;
     let client = site.api.client();
+    let way = way(client).await?;
     let start = Instant::now();
     let found = lookup_host(client.authority()).await.map_err(crate::client::ClientError::Connect)?;
     drop(found);
@@ -94,6 +98,7 @@ async fn follow(site: &Site) -> Result<Steps, ApiError> {
     Ok(Steps {
         lookup,
         connect,
+        way,
         head,
         ping: after(|_| true).unwrap_or_default(),
         ttft: after(|event| event.event.name == "delta").unwrap_or_default(),
@@ -102,6 +107,14 @@ async fn follow(site: &Site) -> Result<Steps, ApiError> {
         tokens: deltas.len(),
         together: deltas.windows(2).filter(|pair| pair[0].read == pair[1].read).count(),
     })
+}
+
+/// How long a question takes that weir answers at once, on a connection that is there already.
+async fn way(client: &Client) -> Result<Duration, ApiError> {
+    let mut connection = client.connect().await?;
+    let asked = Instant::now();
+    connection.send(&client.complete(Request::get("/health"))).await?;
+    Ok(asked.elapsed())
 }
 
 /// Something that is slow.
@@ -136,8 +149,12 @@ fn findings(steps: &Steps) -> Vec<Finding> {
     if let Some(connect_ms) = own("connect_ms").filter(|connect_ms| *connect_ms > QUEUE_SLOW_MS) {
         say(false, format!("weir needs {connect_ms} ms to connect to the provider: warm_connections would save that."));
     }
-    let token_at = steps.ttft.max(Duration::from_millis(1));
-    if steps.ping > SLOW && steps.ping.as_secs_f64() > 0.8 * token_at.as_secs_f64() {
+    if steps.way > SLOW {
+        say(false, format!("The way there and back takes {} ms, for everything that comes.", steps.way.as_millis()));
+    }
+    // Only what is later than the way takes is held by somebody.
+    let [ping, ttft] = [steps.ping, steps.ttft].map(|took| took.saturating_sub(steps.way));
+    if ping > SLOW && ping.as_secs_f64() > 0.8 * ttft.as_secs_f64() {
         say(
             true,
             format!(
@@ -147,14 +164,9 @@ fn findings(steps: &Steps) -> Vec<Finding> {
         );
     }
     if let Some(ttft_ms) = own("ttft_ms") {
-        let late_ms = steps.ttft.as_secs_f64() * 1_000.0 - ttft_ms;
+        let late_ms = ttft.as_secs_f64() * 1_000.0 - ttft_ms;
         if late_ms > SLOW.as_secs_f64() * 1_000.0 {
-            say(
-                true,
-                format!(
-                    "The first token arrives {late_ms:.0} ms after weir has sent it: a proxy buffers, or the way is long."
-                ),
-            );
+            say(true, format!("The first token arrives {late_ms:.0} ms later than the way takes: a proxy buffers."));
         }
     }
     let together = steps.together as f64 / steps.tokens.saturating_sub(1).max(1) as f64;
@@ -163,7 +175,7 @@ fn findings(steps: &Steps) -> Vec<Finding> {
         say(
             true,
             format!(
-                "{} of {} tokens arrive together with the one before: something collects them.",
+                "{} of {} tokens arrive together with the one before: something on the way, or the provider, collects them.",
                 steps.together, steps.tokens
             ),
         );
@@ -182,6 +194,7 @@ mod tests {
         Steps {
             lookup: millis(1),
             connect: millis(1),
+            way: millis(1),
             head: millis(2),
             ping: millis(2),
             ttft: millis(402),
@@ -214,5 +227,29 @@ mod tests {
 
         let collected = words(&Steps { together: 40, ..steps() });
         assert!(matches!(collected.as_slice(), [(true, words)] if words.contains("40 of 50")), "{collected:?}");
+    }
+
+    #[test]
+    fn a_long_way_is_told_and_is_no_buffer() {
+        let way = Duration::from_millis(450);
+        let further = |steps: Steps| Steps {
+            connect: way,
+            way: steps.way + way,
+            head: steps.head + way,
+            ping: steps.ping + way,
+            ttft: steps.ttft + way,
+            end: steps.end + way,
+            ..steps
+        };
+        let quick = Steps { ttft: Duration::from_millis(22), timings: json!({"ttft_ms": 20}), ..steps() };
+        for steps in [further(steps()), further(quick)] {
+            let said = words(&steps);
+            assert!(said.len() == 2 && said.iter().all(|(buffers, _)| !buffers), "{said:?}");
+            assert!(said[1].1.starts_with("The way there and back takes 451 ms"), "{said:?}");
+        }
+
+        let held = further(Steps { ttft: Duration::from_millis(802), ..steps() });
+        let said = words(&held);
+        assert!(matches!(&said[2..], [(true, words)] if words.contains("401 ms later")), "{said:?}");
     }
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use futures_util::future::join_all;
 
 use super::{Site, SiteArguments, profile, question};
-use crate::client::Events;
+use crate::client::{Events, Response};
 use crate::report::{Report, machine};
 use crate::samples::Samples;
 use crate::target::{Answer, ApiError, TargetError};
@@ -55,45 +55,68 @@ struct Sides {
     admin: Site,
 }
 
-/// Runs it, unless it is `interrupted`: then the pacers are put back all the same.
-pub async fn run(
+/// Runs it, unless it is `interrupted`: then the pacers are put back all the same. What it cannot do fails the report,
+/// which is recorded in any case.
+pub async fn run(arguments: &Arguments, interrupted: impl Future<Output = Result<(), String>>) -> Report {
+    let mut report = Report::new("suite");
+    if let Err(error) = sign_off(arguments, interrupted, &mut report).await {
+        report.check("measured to the end", false);
+        report.line(format!("• Not measured to the end: {}", one_line(&error)));
+    }
+    if let Some(file) = &arguments.record {
+        let recorded = record(file, &arguments.site.url, &report);
+        report.check(format!("recorded in {}", file.display()), recorded.is_ok());
+    }
+    report
+}
+
+async fn sign_off(
     arguments: &Arguments,
     interrupted: impl Future<Output = Result<(), String>>,
-) -> Result<Report, TargetError> {
+    report: &mut Report,
+) -> Result<(), TargetError> {
     let site = Site::reach(&arguments.site).await?;
     let admin = match &arguments.admin_url {
         Some(url) => Site::at(url, &arguments.site.access).await?,
         None => site.clone(),
     };
     let sides = Sides { site, admin };
-    let mut report = Report::new("suite");
-    let is_switched = switch(&sides.admin, &arguments.profile, &mut report).await?;
+    let is_switched = switch(&sides.admin, &arguments.profile, report).await?;
     let measured = tokio::select! {
-        measured = measure(&sides, arguments, &mut report) => Some(measured),
+        measured = measure(&sides, arguments, report) => Some(measured),
         _ = interrupted => None,
     };
-    if is_switched {
-        profile::switch(&sides.admin, "production").await?;
+    if is_switched && let Err(error) = profile::switch(&sides.admin, "production").await {
+        report.check("the pacers are put back", false);
+        report.line(format!("• The pacers are still those of {}: {}", arguments.profile, one_line(&error)));
     }
     match measured {
         Some(measured) => measured?,
         None => report.check("not interrupted", false),
     }
-    if let Some(file) = &arguments.record {
-        let recorded = record(file, &arguments.site.url, &report);
-        report.check(format!("recorded in {}", file.display()), recorded.is_ok());
-    }
-    Ok(report)
+    Ok(())
 }
 
+/// Whether the pacers are switched: weir may not have the profile. Any other refusal is an error.
 async fn switch(admin: &Site, name: &str, report: &mut Report) -> Result<bool, ApiError> {
     if name.is_empty() {
         return Ok(false);
     }
-    let has_it = profile::switch(admin, name).await;
-    let said = if has_it.is_ok() { name.to_owned() } else { format!("there is no {name}: pacers as they are") };
+    let is_unknown = |response: &Response| response.status() == 404 && response.json()["error"]["param"] == "profile";
+    let (said, is_switched) = match profile::switch(admin, name).await {
+        Ok(_) => (name.to_owned(), true),
+        Err(ApiError::Client(error)) if error.refusal().is_some_and(is_unknown) => {
+            (format!("there is no {name}: pacers as they are"), false)
+        }
+        Err(error) => return Err(error),
+    };
     report.value("profile", said);
-    Ok(has_it.is_ok())
+    Ok(is_switched)
+}
+
+/// What it says, where a line has room for it.
+fn one_line(said: &impl ToString) -> String {
+    said.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 async fn measure(sides: &Sides, arguments: &Arguments, report: &mut Report) -> Result<(), ApiError> {

@@ -45,11 +45,21 @@ struct Turn {
     refused: Option<String>,
 }
 
+impl Turn {
+    /// The first piece of an answer, or its terminal event, acknowledges the message before it.
+    fn is_acknowledged(&self) -> bool {
+        self.answer.ttft.is_some() || !self.answer.dones.is_empty()
+    }
+}
+
 /// Everything that was sent, by thread.
 type Sent = BTreeMap<String, Vec<Turn>>;
 
 /// Runs it.
 pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
+    if arguments.target.url.is_some() {
+        return Err(TargetError::NotOwn);
+    }
     let mut target = Target::start(&arguments.target, Settings::default()).await?;
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut rng = Rng::with_seed(seed);
@@ -66,6 +76,8 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
             found.check_thread(&target.api, &thread, &sent[&thread]).await?;
         }
     }
+    // The last look at all of them is the one whose answers are counted.
+    found.statuses.clear();
     for (thread, turns) in &sent {
         found.check_thread(&target.api, thread, turns).await?;
     }
@@ -74,9 +86,8 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
     report.value("seed", seed.to_string());
     report.value("kills", arguments.n);
     report.value("threads", sent.len());
-    report.value("turns", sent.values().map(Vec::len).sum::<usize>());
+    found.report(&mut report, &sent);
     report.value("restart", starts.summary());
-    found.report(&mut report);
     Ok(report)
 }
 
@@ -125,15 +136,15 @@ async fn send(api: &Api, thread: &str, prompt: String) -> Turn {
     Turn { prompt, answer, refused }
 }
 
-/// What the checks after the kills have shown.
+/// What the checks after the kills have shown. A thread is looked at after each kill that it has met, and at the end
+/// again: what is found of it more than once is one thing.
 #[derive(Debug, Default)]
 struct Findings {
     statuses: BTreeMap<String, u64>,
-    acknowledged: u64,
-    corrupt: Vec<String>,
-    lost: Vec<String>,
-    wrong: Vec<String>,
-    refused: Vec<String>,
+    corrupt: BTreeSet<String>,
+    lost: BTreeSet<String>,
+    wrong: BTreeSet<String>,
+    refused: BTreeSet<String>,
 }
 
 impl Findings {
@@ -143,39 +154,39 @@ impl Findings {
         let checked = tokio::task::spawn_blocking(move || integrity(&directory)).await;
         match checked {
             Ok(Ok(said)) if said == "ok" => {}
-            Ok(Ok(said)) => self.corrupt.push(said),
-            Ok(Err(error)) => self.corrupt.push(error),
-            Err(error) => self.corrupt.push(error.to_string()),
+            Ok(Ok(said) | Err(said)) => self.corrupt.extend([said]),
+            Err(error) => self.corrupt.extend([error.to_string()]),
         }
     }
 
     async fn check_thread(&mut self, api: &Api, thread: &str, turns: &[Turn]) -> Result<(), ApiError> {
-        let found = api.thread(thread).await?;
+        self.check_turns(thread, &api.thread(thread).await?, turns);
+        Ok(())
+    }
+
+    /// Looks whether what weir has of a thread is what it was sent.
+    fn check_turns(&mut self, thread: &str, found: &Value, turns: &[Turn]) {
         let messages = found["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
         let sequences = messages.iter().map(|message| message["sequence"].as_u64());
-        if !sequences.eq((0..).take(messages.len()).map(Some)) || messages.len() % 2 != 0 {
-            self.wrong.push(format!("{thread}: the sequence has a gap, or half a turn"));
+        if !sequences.eq((0..).take(messages.len()).map(Some)) || !messages.len().is_multiple_of(2) {
+            self.wrong.extend([format!("{thread}: the sequence has a gap, or half a turn")]);
         }
         if !found["active_request_id"].is_null() {
-            self.wrong.push(format!("{thread}: an answer runs that nobody gives"));
+            self.wrong.extend([format!("{thread}: an answer runs that nobody gives")]);
         }
         let mut pairs = messages.chunks_exact(2);
         for turn in turns {
             self.refused.extend(turn.refused.clone());
-            // The terminal event and the first piece of an answer acknowledge the message before them.
-            let acknowledged = turn.answer.ttft.is_some() || !turn.answer.dones.is_empty();
-            self.acknowledged += u64::from(acknowledged);
             let mut rest = pairs.clone();
             match rest.find(|pair| pair[0]["content"] == turn.prompt.as_str()) {
                 Some(pair) => {
                     self.check_turn(thread, turn, pair);
                     pairs = rest;
                 }
-                None if acknowledged => self.lost.push(format!("{thread}: {}", turn.prompt)),
+                None if turn.is_acknowledged() => self.lost.extend([format!("{thread}: {}", turn.prompt)]),
                 None => {}
             }
         }
-        Ok(())
     }
 
     fn check_turn(&mut self, thread: &str, turn: &Turn, pair: &[Value]) {
@@ -196,23 +207,25 @@ impl Findings {
         } else {
             return;
         };
-        self.wrong.push(format!("{thread}: {wrong}"));
+        self.wrong.extend([format!("{thread}: {wrong}")]);
     }
 
-    fn report(self, report: &mut Report) {
-        report.value("checked_answers", &self.statuses);
-        report.value("checked_acknowledged", self.acknowledged);
+    fn report(self, report: &mut Report, sent: &Sent) {
+        let turns = || sent.values().flatten();
+        report.value("messages_sent", turns().count());
+        report.value("messages_acknowledged", turns().filter(|turn| turn.is_acknowledged()).count());
+        report.value("messages_lost", self.lost.len());
+        report.value("answers_kept", &self.statuses);
         report.check("the database is intact after every kill", self.corrupt.is_empty());
         report.check("no acknowledged message is lost", self.lost.is_empty());
         report.check("answers are complete, or interrupted with the text so far", self.wrong.is_empty());
         report.check("threads take new messages afterwards", self.refused.is_empty());
         report.check("some answers were cut by a kill", self.statuses.contains_key("interrupted"));
-        for (name, mut defects) in
+        for (name, defects) in
             [("corrupt", self.corrupt), ("lost", self.lost), ("wrong", self.wrong), ("refused", self.refused)]
         {
-            defects.truncate(10);
             if !defects.is_empty() {
-                report.value(name, defects);
+                report.value(name, defects.into_iter().take(10).collect::<Vec<_>>());
             }
         }
     }
@@ -230,4 +243,64 @@ fn integrity(directory: &Path) -> Result<String, String> {
     let database = rusqlite::Connection::open(copy.path().join(DATABASE)).map_err(|error| error.to_string())?;
     let check = database.query_row("PRAGMA integrity_check", [], |row| row.get(0));
     check.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn turn(prompt: &str, is_acknowledged: bool) -> Turn {
+        let ttft = is_acknowledged.then_some(Duration::from_millis(1));
+        Turn { prompt: prompt.to_owned(), answer: Answer { ttft, ..Answer::default() }, refused: None }
+    }
+
+    fn kept(prompts: &[&str]) -> Value {
+        let messages = prompts.iter().flat_map(|prompt| {
+            let answer = expected_text(MODEL, prompt);
+            [
+                json!({"role": "user", "content": prompt}),
+                json!({"role": "assistant", "status": "interrupted", "content": answer[..4]}),
+            ]
+        });
+        let messages = messages.enumerate().map(|(sequence, mut message)| {
+            message["sequence"] = json!(sequence);
+            message
+        });
+        json!({"messages": messages.collect::<Vec<_>>()})
+    }
+
+    #[test]
+    fn a_message_counts_once_however_often_its_thread_is_looked_at() {
+        let sent = Sent::from([("t_1".to_owned(), vec![turn("a", true), turn("b", false), turn("c", true)])]);
+        let mut found = Findings::default();
+        for _ in 0..3 {
+            found.statuses.clear();
+            found.check_turns("t_1", &kept(&["a"]), &sent["t_1"]);
+        }
+        let mut report = Report::new("kill");
+
+        found.report(&mut report, &sent);
+
+        let values = &report.json()["values"];
+        assert_eq!((&values["messages_sent"], &values["messages_acknowledged"]), (&json!(3), &json!(2)), "{report}");
+        assert_eq!(values["messages_lost"], 1, "{report}");
+        assert_eq!(values["answers_kept"], json!({"interrupted": 1}), "{report}");
+        assert!(!report.holds());
+    }
+
+    #[tokio::test]
+    async fn a_weir_that_runs_elsewhere_is_refused_before_it_is_asked_anything() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            arguments: Arguments,
+        }
+        let Line { arguments } = clap::Parser::parse_from(["load", "--url", "http://127.0.0.1:1"]);
+
+        let refused = run(&arguments).await;
+
+        assert!(matches!(refused, Err(TargetError::NotOwn)), "{refused:?}");
+    }
 }

@@ -56,6 +56,8 @@ pub enum TargetError {
     Unhealthy(String, u16),
     /// The measurement needs a process, and none is known.
     NoProcess,
+    /// The measurement ends the process, which it does to one of its own alone.
+    NotOwn,
     /// The process cannot be looked at.
     Usage(io::Error),
     /// A process may not open as many files as it needs.
@@ -81,6 +83,7 @@ impl fmt::Display for TargetError {
                 write!(f, "{url}/health answered {status}: that is no weir in good health")
             }
             TargetError::NoProcess => f.write_str("this needs the process: give --pid, or let it start weir itself"),
+            TargetError::NotOwn => f.write_str("this kills weir, one that it starts itself: leave --url out"),
             TargetError::Usage(error) => write!(f, "cannot look at the process: {error}"),
             TargetError::Files { needed, limit, most } => write!(
                 f,

@@ -17,8 +17,8 @@ CREATE TABLE threads (
 CREATE INDEX threads_by_update ON threads (org_id, updated_at, id);
 
 -- A message's text stands in `content`, without images; `parts` holds the whole as JSON when there is more than text.
--- `stream_id` and `fence` name the generation that may write the message while it is `streaming`. What may be long
--- stands last, so that SQLite need not walk through it to get at the rest.
+-- `stream_id` names the stream that may write the message while it is `streaming`; `fence` is 1, and is not asked for:
+-- there is one process. What may be long stands last, so that SQLite need not walk through it to get at the rest.
 CREATE TABLE messages (
     id            TEXT    NOT NULL PRIMARY KEY,
     thread_id     TEXT    NOT NULL REFERENCES threads (id) ON DELETE CASCADE,

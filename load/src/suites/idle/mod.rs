@@ -86,6 +86,7 @@ pub async fn run(arguments: &Arguments) -> Result<Report, TargetError> {
     let settings = Settings::cancelling().streams(shape.streams, shape.calls);
     let nobody = Mock::start().await;
     let target = Target::start_with(&arguments.target, settings, nobody, provider.url()).await?;
+    target.usage()?;
     let run = Run { target: &target, provider: &provider };
     let warm_up = Shape { streams: WARM_UP.min(shape.streams), calls: WARM_UP.min(shape.calls) };
     run.open_and_leave(warm_up, "warm up", &ProgressBar::hidden()).await?;

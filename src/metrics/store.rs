@@ -1,0 +1,22 @@
+//! Store: what the store has done, and what waits for its disk.
+
+use super::{Exposition, Kind};
+use crate::store::Stats;
+
+/// Writes the store's counters, and how many writes wait for the disk.
+pub fn write_store(stats: &Stats, out: &mut Exposition) {
+    let help = "Writes that are in the database's log and wait until the disk has them.";
+    out.metric("weir_store_sync_waiting", Kind::Gauge, help).sample(&[], stats.sync_waiting);
+    for (name, help, count) in [
+        ("weir_store_writes_total", "Writes that were applied.", stats.jobs),
+        ("weir_store_transactions_total", "Transactions that were committed, of one or more writes.", stats.groups),
+        ("weir_store_transactions_failed_total", "Transactions that failed as a whole.", stats.groups_failed),
+        ("weir_store_fsyncs_total", "Times that the disk was waited for.", stats.fsyncs),
+    ] {
+        out.metric(name, Kind::Counter, help).sample(&[], count);
+    }
+    let help = "Questions to the store, by whose thread answered them: one of its readers', or the caller's own.";
+    let mut metric = out.metric("weir_store_reads_total", Kind::Counter, help);
+    metric.sample(&[("by", "reader")], stats.reads);
+    metric.sample(&[("by", "caller")], stats.reads_near);
+}
