@@ -25,6 +25,7 @@ mod requests;
 pub mod server;
 pub mod session;
 mod sse;
+mod stored;
 mod streams;
 mod threads;
 mod timing;

@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
+use super::stored::{self, Place};
 use super::{Api, edge};
-use crate::actors::coalescer::Find;
+use crate::actors::coalescer::Found;
 use crate::chat::{MessageId, RequestId, StreamId, ThreadId};
 use crate::event::{FinishReason, Status, Usage};
 use crate::failure::{Code, FailureBody};
@@ -22,13 +23,12 @@ pub(super) async fn state(api: Data<Api>, caller: Caller, id: Path<String>, requ
     let not_found = || ApiError::new(Code::RequestNotFound, "no such request");
     let id = RequestId::parse(caller.org.clone(), &id).ok_or_else(not_found)?;
     edge::name(&request, id.as_str());
-    let running = api.coalescer.ask(Find(id.clone())).await?;
-    let stored = api.store.request(&id).await?;
-    Ok(match (running, stored) {
-        (_, Some(stored)) if stored.status != Status::Streaming => HttpResponse::Ok().json(of_stored(&stored)),
-        (Some(found), _) => HttpResponse::Ok().json(of_subscription(&found.0)),
-        (None, Some(stored)) => HttpResponse::Ok().json(of_stored(&stored)),
-        (None, None) => return Err(not_found()),
+    Ok(match stored::look(&api, &id).await?.ok_or_else(not_found)? {
+        Place::Stored(stored) => HttpResponse::Ok().json(of_stored(&stored)),
+        Place::Live(Found(subscription)) => match api.store.request(&id).await? {
+            Some(stored) if stored.status != Status::Streaming => HttpResponse::Ok().json(of_stored(&stored)),
+            _ => HttpResponse::Ok().json(of_subscription(&subscription)),
+        },
     })
 }
 
@@ -91,22 +91,26 @@ struct Facts<'a> {
 }
 
 fn of_stored(stored: &StoredRequest) -> State<'_> {
+    let outcome = stored::outcome(stored, false);
+    let request_id = stored.id.as_str();
+    let error = outcome.failure.as_ref().map(|failure| json!(failure.body(Some(request_id))));
     State {
-        request_id: stored.id.as_str(),
+        request_id,
         thread_id: stored.thread.as_ref(),
         stream_id: &stored.stream,
         message_id: stored.answer.as_ref(),
         user_message_id: stored.user_message.as_ref(),
-        status: stored.status,
+        status: outcome.status,
         role: stored.role,
         provider: stored.provider.as_str().into(),
         model: stored.model.as_str().into(),
-        finish_reason: stored.finish_reason,
+        finish_reason: Some(outcome.finish.reason),
         created_at: Some(stored.created_at),
         ended_at: stored.ended_at,
-        facts: Facts::deserialize(&stored.facts).unwrap_or_default(),
+        facts: Facts { error, ..Facts::deserialize(&stored.facts).unwrap_or_default() },
     }
 }
+
 /// What is known before the store knows more.
 fn of_subscription(subscription: &Subscription) -> State<'_> {
     let facts = &subscription.facts;
