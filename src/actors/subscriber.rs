@@ -158,7 +158,8 @@ pub(super) fn dismiss(subscription: &Subscription, why: &stream::NotJoined) {
 
 fn close(subscription: &Subscription, ended: &Ended, latency_ms: u32) {
     let frame = done_frame(subscription, ended, latency_ms);
-    subscription.finish(End { frame, last_seq: ended.last_seq, outcome: (*ended.outcome).clone(), latency_ms });
+    let (outcome, spans) = ((*ended.outcome).clone(), subscription.spans(ended.at));
+    subscription.finish(End { frame, last_seq: ended.last_seq, outcome, latency_ms, spans });
 }
 
 /// The last event of one request.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
@@ -14,9 +14,9 @@ use super::stored::{self, Place};
 use super::{Api, edge};
 use crate::actors::coalescer::Found;
 use crate::chat::{MessageId, RequestId, StreamId, ThreadId};
-use crate::event::{FinishReason, Status, Usage};
-use crate::failure::{Code, FailureBody};
-use crate::fanout::{Kept, Subscription};
+use crate::event::{FinishReason, Status};
+use crate::failure::Code;
+use crate::fanout::{Facts, Kept, Subscription};
 use crate::store::{CallRole, StoredRequest, UnixMs};
 
 pub(super) async fn state(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
@@ -60,36 +60,6 @@ pub(super) struct State<'a> {
     facts: Facts<'a>,
 }
 
-/// What the end of a request adds to it.
-#[derive(Default, Serialize, Deserialize, ToSchema)]
-#[schema(as = RequestFacts)]
-#[serde(default)]
-struct Facts<'a> {
-    /// Who was asked, when another provider answers.
-    #[schema(required)]
-    fallback_from: Option<Cow<'a, str>>,
-    #[schema(required)]
-    ttft_ms: Option<u32>,
-    #[schema(required)]
-    ttfb_ms: Option<u32>,
-    #[schema(required)]
-    queue_wait_ms: Option<u32>,
-    #[schema(required)]
-    connect_ms: Option<u32>,
-    #[schema(required)]
-    latency_ms: Option<u32>,
-    #[schema(required)]
-    usage: Option<Usage>,
-    /// The provider's word for the finish reason.
-    #[schema(required)]
-    native_finish_reason: Option<Cow<'a, str>>,
-    /// The number of the answer's last event.
-    #[schema(required)]
-    last_seq: Option<u64>,
-    #[schema(required, value_type = Option<FailureBody>)]
-    error: Option<Value>,
-}
-
 fn of_stored(stored: &StoredRequest) -> State<'_> {
     let outcome = stored::outcome(stored, false);
     let request_id = stored.id.as_str();
@@ -114,16 +84,12 @@ fn of_stored(stored: &StoredRequest) -> State<'_> {
 /// What is known before the store knows more.
 fn of_subscription(subscription: &Subscription) -> State<'_> {
     let facts = &subscription.facts;
-    let timings = subscription.log.timings();
-    let end = subscription.end();
-    let outcome = end.map(|end| &end.outcome);
+    let outcome = subscription.end().map(|end| &end.outcome);
     // What has come to nothing has no messages.
     let exists = outcome.is_none_or(|outcome| outcome.kept != Kept::NoTurn);
     let (provider, model) = subscription.answered_by();
-    let request_id = facts.request.as_str();
-    let error = outcome.and_then(|outcome| outcome.failure.as_ref());
     State {
-        request_id,
+        request_id: facts.request.as_str(),
         thread_id: facts.thread.as_ref(),
         stream_id: &facts.stream,
         message_id: facts.answer.as_ref().filter(|_| exists),
@@ -135,17 +101,6 @@ fn of_subscription(subscription: &Subscription) -> State<'_> {
         finish_reason: outcome.map(|outcome| outcome.finish.reason),
         created_at: None,
         ended_at: None,
-        facts: Facts {
-            fallback_from: subscription.log.fallback().map(|fallback| fallback.from.to_string().into()),
-            ttft_ms: subscription.since_arrival_ms(timings.first_content),
-            ttfb_ms: subscription.since_arrival_ms(timings.first_byte),
-            queue_wait_ms: subscription.since_arrival_ms(timings.granted),
-            connect_ms: Some(timings.connect_ms),
-            latency_ms: end.map(|end| end.latency_ms),
-            usage: subscription.log.with_transcript(|transcript| transcript.usage),
-            native_finish_reason: outcome.and_then(|outcome| outcome.finish.native.as_deref()).map(Cow::from),
-            last_seq: end.map(|_| subscription.log.last_seq()),
-            error: error.map(|failure| json!(failure.body(Some(request_id)))),
-        },
+        facts: Facts::of(subscription),
     }
 }

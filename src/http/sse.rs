@@ -260,7 +260,7 @@ fn first_content(subscription: &Subscription, timings: Timings) -> Bytes {
         ttft_ms,
         ttfb_ms: subscription.since_arrival_ms(timings.first_byte),
         queue_wait_ms: subscription.since_arrival_ms(timings.granted),
-        connect_ms: timings.connect_ms,
+        connect_ms: timings.connect_ms.unwrap_or(0),
         model: model.as_deref(),
         upstream_id: upstream_id.as_deref(),
     };

@@ -376,7 +376,7 @@ fn a_place_in_the_queue_is_told_when_it_changes_and_forgotten_when_it_is_over() 
     assert_eq!(reader.next(u64::MAX, &waker), Next::Nothing);
     let mut late = Cursor::new(log.clone(), 0);
     assert_eq!(late.next(u64::MAX, &waker), Next::Queue(third));
-    log.reach(|timings| timings.connect_ms = 1);
+    log.reach(|timings| timings.connect_ms = Some(1));
     let mut later = Cursor::new(log, 0);
     assert_eq!(later.next(u64::MAX, &waker), Next::Nothing);
 }
