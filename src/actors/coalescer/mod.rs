@@ -468,6 +468,7 @@ impl Handler<Join> for Coalescer {
             twin: join.twin.clone(),
             turn: join.turn.as_ref().map(NewTurn::ids),
             stream: stream.clone(),
+            renews: self.has_failed(&join.request),
             has_place: join.ticket.is_ok(),
         };
         let decision = self.tables.join(&ask, Instant::now());

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::actors::stream::{self, NotJoined, Stream};
 use crate::actors::subscriber;
-use crate::chat::{StreamId, ThreadId, View};
+use crate::chat::{RequestId, StreamId, ThreadId, View};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::Code;
 use crate::fanout::{Attachment, Audience, Kept, LogStats, Outcome, StreamLog, Subscription, SubscriptionFacts};
@@ -80,6 +80,12 @@ impl Coalescer {
         let _ = join.reply.send(attached(Some(subscription)));
     }
 
+    /// Whether a request is known to have ended without a whole answer.
+    pub(super) fn has_failed(&self, request: &RequestId) -> bool {
+        let end = self.tables.payload(request).and_then(|subscription| subscription.end());
+        end.is_some_and(|end| end.outcome.status != Status::Complete && !end.outcome.asks_again())
+    }
+
     fn found(&self, subscription: Option<&Arc<Subscription>>) -> Option<Found> {
         subscription.cloned().map(Found)
     }
@@ -87,7 +93,9 @@ impl Coalescer {
 
 /// A listener of a request that is known, if it still is.
 pub(super) fn attached(subscription: Option<Arc<Subscription>>) -> Result<Attachment, NotJoined> {
-    let subscription = subscription.ok_or(NotJoined::JustEnded)?;
+    // One that has to be asked again is about to be forgotten.
+    let asks_again = |subscription: &Arc<Subscription>| subscription.end().is_some_and(|end| end.outcome.asks_again());
+    let subscription = subscription.filter(|known| !asks_again(known)).ok_or(NotJoined::JustEnded)?;
     Attachment::new(subscription).map_err(|full| NotJoined::Failed(full.into()))
 }
 
