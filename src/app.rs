@@ -244,7 +244,7 @@ impl App {
         let drain = Drain::default();
         let config = live.get();
         let (accounts, sessions, descriptions) = (Accounts::default(), Sessions::default(), Descriptions::default());
-        let renderings = Semaphore::new(config.server.renderings_max);
+        let renderings = Arc::new(Semaphore::new(config.server.renderings_max));
         let api = Data::new(Api {
             live,
             coalescer,

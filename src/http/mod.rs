@@ -127,7 +127,7 @@ pub struct Api {
     /// Who has signed in.
     pub sessions: Sessions,
     /// Places for texts that are being rendered.
-    pub renderings: Semaphore,
+    pub renderings: Arc<Semaphore>,
     /// What is offered, for programs.
     pub descriptions: Descriptions,
     /// Whether the server is about to stop.

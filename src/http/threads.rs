@@ -103,7 +103,7 @@ pub(super) async fn read(api: Data<Api>, caller: Caller, thread: Path<String>, p
     if let Some(first) = messages.first().filter(|first| messages.len() == limit && first.sequence > 0) {
         response.insert_header(("x-next-cursor", first.sequence.to_string()));
     }
-    let messages = rendering::shown(messages, page.render).await?;
+    let messages = rendering::shown(&api.renderings, messages, page.render).await?;
     Ok(response.json(WholeThread { thread, active_request_id, messages }))
 }
 
