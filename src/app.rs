@@ -196,8 +196,6 @@ fn settings(config: &Config) -> coalescer::Settings {
             cancel_intent: millis(config.stream.cancel_intent_ms),
         },
         log_bytes_max: config.stream.log_bytes_max,
-        ping_early: millis(config.server.ping_early_ms),
-        ping_interval: millis(config.server.ping_interval_ms),
     }
 }
 

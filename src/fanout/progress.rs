@@ -51,10 +51,6 @@ pub struct LogStats {
     pub bytes: u64,
     /// How many events the slowest reader is behind.
     pub slowest_lag: u64,
-    /// When the last event was appended.
-    pub last_append: Option<Instant>,
     /// When the phases were reached.
     pub timings: Timings,
-    /// The place in the queue, while there is one.
-    pub queue: Option<QueuePlace>,
 }

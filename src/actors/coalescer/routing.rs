@@ -42,15 +42,7 @@ impl Coalescer {
     /// Wakes the listeners of streams that have been silent, so that they can say that they are alive.
     pub(super) fn nudge_silent(&self) {
         let now = Instant::now();
-        for stream in self.streams.borrow_mut().values_mut() {
-            let last = stream.log.last_append().unwrap_or(stream.began).max(stream.nudged);
-            let has_content = stream.log.timings().first_content.is_some();
-            let silence = if has_content { self.settings.ping_interval } else { self.settings.ping_early };
-            if now.saturating_duration_since(last) >= silence {
-                stream.nudged = now;
-                stream.log.nudge();
-            }
-        }
+        self.streams.borrow().values().for_each(|stream| stream.log.nudge(now));
     }
 
     /// Answers a request whose cancel came before it: an end, and nothing else. It can be found as long as its cancel
@@ -279,7 +271,7 @@ impl Handler<Snapshot> for Coalescer {
 }
 
 fn status(id: &StreamId, stream: &super::RunningStream, now: Instant) -> StreamStatus {
-    let LogStats { listeners, events, bytes, slowest_lag, timings, .. } = stream.log.stats();
+    let LogStats { listeners, events, bytes, slowest_lag, timings } = stream.log.stats();
     let phase = match (timings.granted, timings.first_content) {
         (_, Some(_)) => "streaming",
         (Some(_), None) => "upstream",
