@@ -206,7 +206,7 @@ impl Subscription {
     }
 
     /// Waits for the end, however it is.
-    pub async fn is_over(&self) {
+    pub async fn until_over(&self) {
         self.ended().await;
     }
 

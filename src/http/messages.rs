@@ -108,7 +108,7 @@ pub(super) async fn send(
         Answer::Live(attachment) => {
             let subscription = attachment.subscription();
             edge::name(&request, subscription.facts.request.as_str());
-            subscription.is_over().await;
+            subscription.until_over().await;
             Timing::of_answer(subscription).note(&request);
             ended_turn(&api, &caller.org, subscription).await
         }

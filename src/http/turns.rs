@@ -83,7 +83,7 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
             Ok(Err(NotJoined::Failed(failure))) => return Err(failure.into()),
             Ok(Err(NotJoined::SequenceMoved | NotJoined::JustEnded)) => tokio::task::yield_now().await,
             Ok(Err(NotJoined::TurnEnding(former))) => {
-                in_time(api, &former, Subscription::is_over).await?;
+                in_time(api, &former, Subscription::until_over).await?;
             }
             Err(_) => return Err(ApiError::new(Code::Internal, "the answer could not be processed")),
         }
