@@ -38,6 +38,7 @@ fn ask(org: &OrgId, key: &RequestKey, thread: &ThreadId, n: usize) -> Ask {
         twin: None,
         turn: Some(turn),
         stream: StreamId::generate(),
+        renews: false,
         has_place: true,
     }
 }

@@ -196,8 +196,6 @@ fn settings(config: &Config) -> coalescer::Settings {
             cancel_intent: millis(config.stream.cancel_intent_ms),
         },
         log_bytes_max: config.stream.log_bytes_max,
-        ping_early: millis(config.server.ping_early_ms),
-        ping_interval: millis(config.server.ping_interval_ms),
     }
 }
 
@@ -244,7 +242,7 @@ impl App {
         let drain = Drain::default();
         let config = live.get();
         let (accounts, sessions, descriptions) = (Accounts::default(), Sessions::default(), Descriptions::default());
-        let renderings = Semaphore::new(config.server.renderings_max);
+        let renderings = Arc::new(Semaphore::new(config.server.renderings_max));
         let api = Data::new(Api {
             live,
             coalescer,

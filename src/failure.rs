@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
@@ -285,6 +286,20 @@ impl Failure {
         self
     }
 
+    /// The failure that such an object tells of, as far as it can be read.
+    pub fn of_body(body: &Value) -> Option<Self> {
+        let Told { code, message, param, retry_after_ms, provider, phase, upstream_request_id } =
+            Told::deserialize(body).ok()?;
+        Some(Self {
+            param: param.map(Cow::Owned),
+            retry_after_ms,
+            provider,
+            phase,
+            upstream_request_id,
+            ..Self::new(code, message)
+        })
+    }
+
     /// The JSON object under `error`, the same in HTTP bodies and in `done` events.
     pub fn body<'a>(&'a self, request_id: Option<&'a str>) -> FailureBody<'a> {
         FailureBody {
@@ -309,6 +324,23 @@ impl std::fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// What a [`FailureBody`] says that cannot be told by its code.
+#[derive(Deserialize)]
+struct Told {
+    code: Code,
+    message: String,
+    #[serde(default)]
+    param: Option<String>,
+    #[serde(default)]
+    retry_after_ms: Option<u64>,
+    #[serde(default)]
+    provider: Option<Box<str>>,
+    #[serde(default)]
+    phase: Option<Phase>,
+    #[serde(default)]
+    upstream_request_id: Option<Box<str>>,
+}
 
 /// A failure as clients read it.
 #[derive(Debug, Serialize, ToSchema)]

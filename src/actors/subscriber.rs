@@ -10,8 +10,7 @@ use actix::prelude::*;
 use tokio::time::Instant;
 
 use super::stream;
-use crate::failure::Failure;
-use crate::fanout::{Done, End, Kept, Outcome, Subscription};
+use crate::fanout::{Done, End, Outcome, Subscription};
 use crate::metrics::{Finished, Metrics};
 
 // --- Protocol ---------------------------------------------------------------
@@ -159,27 +158,15 @@ pub(super) fn dismiss(subscription: &Subscription, why: &stream::NotJoined) {
 
 fn close(subscription: &Subscription, ended: &Ended, latency_ms: u32) {
     let frame = done_frame(subscription, ended, latency_ms);
-    subscription.finish(End { frame, last_seq: ended.last_seq, outcome: (*ended.outcome).clone(), latency_ms });
+    let (outcome, spans) = ((*ended.outcome).clone(), subscription.spans(ended.at));
+    subscription.finish(End { frame, last_seq: ended.last_seq, outcome, latency_ms, spans });
 }
 
 /// The last event of one request.
 fn done_frame(subscription: &Subscription, ended: &Ended, latency_ms: u32) -> bytes::Bytes {
-    let outcome = &ended.outcome;
     let facts = &subscription.facts;
-    let exists = outcome.kept != Kept::NoTurn;
-    let done = Done {
-        status: outcome.status,
-        finish_reason: outcome.finish.reason,
-        native_finish_reason: outcome.finish.native.as_deref(),
-        usage: outcome.usage,
-        message_id: facts.answer.as_ref().filter(|_| exists).map(|id| id.as_str()),
-        user_message_id: facts.user_message.as_ref().filter(|_| exists).map(|id| id.as_str()),
-        request_id: facts.request.as_str(),
-        latency_ms,
-        partial: outcome.partial,
-        saved: outcome.kept != Kept::Failed,
-        error: outcome.failure.as_ref().map(|failure: &Failure| failure.body(Some(facts.request.as_str()))),
-    };
+    let messages = (facts.answer.as_ref(), facts.user_message.as_ref());
+    let done = Done::new(&facts.request, messages, &ended.outcome, latency_ms);
     done.frame(subscription.log.fence(), ended.last_seq)
 }
 

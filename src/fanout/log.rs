@@ -5,6 +5,7 @@
 //! that still needed them is told so and continues from a snapshot. Wakers are called outside the lock.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use bytes::{Bytes, BytesMut};
@@ -23,12 +24,18 @@ const BLOCK_BYTES_MAX: usize = 16 * 1024;
 /// The first block: a short answer should not cost more.
 const BLOCK_BYTES_MIN: usize = 512;
 
+/// The readers need not be woken without news.
+const NEVER: u64 = u64::MAX;
+
 /// The shared log of one answer.
 #[derive(Debug)]
 pub struct StreamLog {
     fence: u32,
     bytes_max: usize,
     inner: Mutex<Inner>,
+    began: Instant,
+    /// When the readers are to be woken without news, in nanoseconds since `began`.
+    due_ns: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +61,6 @@ struct Inner {
     free_slots: Vec<usize>,
     /// The slots of readers that found nothing, each once.
     waiting: Vec<usize>,
-    last_append: Option<Instant>,
 }
 
 /// A frame that is held, with the length of the texts up to its end.
@@ -129,7 +135,13 @@ impl StreamLog {
 
     /// An empty log. `fence` numbers the stream's owners, `bytes_max` caps the frames held.
     pub fn new(fence: u32, bytes_max: usize) -> Self {
-        Self { fence, bytes_max, inner: Mutex::new(Inner { block_bytes: BLOCK_BYTES_MIN, ..Inner::default() }) }
+        Self {
+            fence,
+            bytes_max,
+            inner: Mutex::new(Inner { block_bytes: BLOCK_BYTES_MIN, ..Inner::default() }),
+            began: Instant::now(),
+            due_ns: AtomicU64::new(NEVER),
+        }
     }
 
     /// The number in front of every event id.
@@ -147,7 +159,6 @@ impl StreamLog {
             inner.first_content_seq = Some(seq);
             inner.timings.first_content = Some(now);
         }
-        inner.last_append = Some(now);
         let bytes = inner.encode(event, self.fence, seq);
         inner.bytes += bytes.len();
         inner.bytes_total += bytes.len() as u64;
@@ -202,10 +213,28 @@ impl StreamLog {
         self.inner.lock().fallback.clone()
     }
 
-    /// Wakes the readers that wait, so that they can say that they are alive.
-    pub fn nudge(&self) {
+    /// Asks for a nudge at `due`, for a reader that has found nothing and waits. All are nudged at the earliest moment
+    /// that one has asked for, and ask anew; so the readers of an answer that goes on seldom change anything here.
+    pub fn nudge_at(&self, due: Instant) {
+        let due_ns = self.nanos(due);
+        if due_ns < self.due_ns.load(Ordering::Relaxed) {
+            self.due_ns.fetch_min(due_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// Wakes the readers that wait, so that they can say that they are alive, if one of them has asked for it by `now`.
+    pub fn nudge(&self, now: Instant) {
+        if self.nanos(now) < self.due_ns.load(Ordering::Relaxed) {
+            return;
+        }
+        // Before the wakers are taken: whoever begins to wait after that finds nothing asked for, and asks anew.
+        self.due_ns.store(NEVER, Ordering::Relaxed);
         let wakers = self.inner.lock().take_wakers();
         wakers.wake();
+    }
+
+    fn nanos(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.began).as_nanos()).unwrap_or(NEVER - 1)
     }
 
     /// The seq of the last event, 0 when there is none.
@@ -226,11 +255,6 @@ impl StreamLog {
     /// When the phases were reached.
     pub fn timings(&self) -> Timings {
         self.inner.lock().timings
-    }
-
-    /// When the last event was appended.
-    pub fn last_append(&self) -> Option<Instant> {
-        self.inner.lock().last_append
     }
 
     /// What it holds in memory, in bytes: the frames and the answer.
@@ -256,9 +280,7 @@ impl StreamLog {
             events: last,
             bytes: inner.bytes_total,
             slowest_lag: lags.max().unwrap_or(0),
-            last_append: inner.last_append,
             timings: inner.timings,
-            queue: inner.queue,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod audience;
 mod done;
+mod facts;
 mod log;
 mod progress;
 mod subscription;
@@ -16,6 +17,7 @@ mod wakers;
 
 pub use audience::{Audience, Full, Seat};
 pub use done::Done;
+pub use facts::{Facts, Spans};
 pub use log::{Cursor, Next, StreamLog};
 pub use progress::{Fallback, LogStats, QueuePlace, Timings};
 pub use subscription::{Attachment, End, Kept, Outcome, Subscription, SubscriptionFacts};

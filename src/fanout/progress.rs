@@ -16,8 +16,8 @@ pub struct Timings {
     pub first_byte: Option<Instant>,
     /// The first piece of content came.
     pub first_content: Option<Instant>,
-    /// Time to connect, in milliseconds; 0 on a connection that was open.
-    pub connect_ms: u32,
+    /// Time to connect, in milliseconds, once there was a connection; 0 on one that was open.
+    pub connect_ms: Option<u32>,
 }
 
 /// Where an answer stands in its pacer's queue.
@@ -51,10 +51,6 @@ pub struct LogStats {
     pub bytes: u64,
     /// How many events the slowest reader is behind.
     pub slowest_lag: u64,
-    /// When the last event was appended.
-    pub last_append: Option<Instant>,
     /// When the phases were reached.
     pub timings: Timings,
-    /// The place in the queue, while there is one.
-    pub queue: Option<QueuePlace>,
 }

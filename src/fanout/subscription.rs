@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::time::Instant;
 
-use super::{Audience, Full, Seat, StreamLog};
+use super::{Audience, Full, Seat, Spans, StreamLog};
 use crate::chat::{MessageId, ProviderName, RequestId, StreamId, ThreadId};
 use crate::event::{Finish, Status, Usage};
 use crate::failure::Failure;
@@ -87,6 +87,8 @@ pub struct End {
     pub outcome: Outcome,
     /// From the request's arrival to its end.
     pub latency_ms: u32,
+    /// How long it took to get where it had got by then.
+    pub spans: Spans,
 }
 
 /// The shared part of one request.
@@ -221,7 +223,7 @@ impl Subscription {
     }
 
     /// Waits for the end, however it is.
-    pub async fn is_over(&self) {
+    pub async fn until_over(&self) {
         self.ended().await;
     }
 
@@ -237,6 +239,20 @@ impl Subscription {
         match self.ttft_ms.load(Ordering::Relaxed) {
             NO_TTFT => self.since_arrival_ms(self.log.timings().first_content),
             ttft_ms => Some(ttft_ms),
+        }
+    }
+
+    /// How long it has taken to get where it had got at `moment`.
+    pub fn spans(&self, moment: Instant) -> Spans {
+        let timings = self.log.timings();
+        let since_arrival = |reached: Option<Instant>| self.since_arrival_ms(reached.filter(|at| *at <= moment));
+        let handed = self.ttft_ms.load(Ordering::Relaxed);
+        let was_handed = handed != NO_TTFT && handed <= millis_between(self.facts.arrived, moment);
+        Spans {
+            ttft_ms: if was_handed { Some(handed) } else { since_arrival(timings.first_content) },
+            ttfb_ms: since_arrival(timings.first_byte),
+            queue_wait_ms: since_arrival(timings.granted),
+            connect_ms: timings.connect_ms,
         }
     }
 

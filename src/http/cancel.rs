@@ -39,7 +39,7 @@ pub(super) struct Cancelled<'a> {
 
 pub(super) async fn cancel(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let asked = Instant::now();
-    let Some(id) = RequestId::parse(caller.org.clone(), &id) else { return Ok(not_found(&id)) };
+    let Some(id) = RequestId::parse(caller.org.clone(), &id) else { return Ok(not_found(&api, &id)) };
     edge::name(&request, id.as_str());
     let (reply, answer) = oneshot::channel();
     api.coalescer.ask(coalescer::Cancel { request: id.clone(), asked, reply }).await?;
@@ -56,7 +56,7 @@ pub(super) async fn cancel(api: Data<Api>, caller: Caller, id: Path<String>, req
         // The store remembers requests longer than the coalescer.
         Cancellation::Unknown => match api.store.request(&id).await? {
             Some(stored) if stored.status != Status::Streaming => Ok(ended(&id, stored.status)),
-            _ => Ok(not_found(id.as_str())),
+            _ => Ok(not_found(&api, id.as_str())),
         },
     }
 }
@@ -68,7 +68,8 @@ fn ended(id: &RequestId, status: Status) -> HttpResponse {
 }
 
 /// Unknown, or another organisation's: the same answer.
-fn not_found(id: &str) -> HttpResponse {
+fn not_found(api: &Api, id: &str) -> HttpResponse {
+    api.metrics.refused(Code::RequestNotFound);
     let failure = Failure::new(Code::RequestNotFound, "no such request");
     let error = Some(failure.body(Some(id)));
     let body = Cancelled { status: "not_found", request_id: id, upstream: None, cancel_ms: None, error };

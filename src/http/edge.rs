@@ -21,6 +21,7 @@ use super::timing::Timing;
 use crate::chat::RequestId;
 use crate::config::{self, Config};
 use crate::failure::{Code, Failure};
+use crate::metrics::Metrics;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -52,7 +53,7 @@ pub(super) async fn edge(
         return Ok(labelled(request.into_response(response), &own_label, &cors, began).map_into_right_body());
     }
     // Only a handler that panics gets here without a response.
-    let panicked = |_| Panicked { label: own_label.clone(), cors: cors.clone() };
+    let panicked = |_| Panicked::new(api.as_ref().map(|api| &*api.metrics), own_label.clone(), cors.clone());
     let response = next.call(request).await.map_err(panicked)?;
     let label = response.request().extensions().get::<Label>().map_or(own_label, |label| label.0.clone());
     let Some(error) = readable_error(&response) else {
@@ -224,6 +225,17 @@ struct Panicked {
     cors: Cors,
 }
 
+impl Panicked {
+    const CODE: Code = Code::Internal;
+
+    fn new(metrics: Option<&Metrics>, label: String, cors: Cors) -> Self {
+        if let Some(metrics) = metrics {
+            metrics.refused(Self::CODE);
+        }
+        Self { label, cors }
+    }
+}
+
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "request {} could not be processed", self.label)
@@ -233,12 +245,10 @@ impl fmt::Display for Panicked {
 impl ResponseError for Panicked {
     fn error_response(&self) -> HttpResponse {
         log::error!(request_id = self.label.as_str(); "a handler has panicked");
-        let error = ApiError::new(Code::Internal, "the request could not be processed");
+        let error = ApiError::new(Self::CODE, "the request could not be processed");
         let mut response = error.response(Some(&self.label));
-        if let Ok(value) = HeaderValue::from_str(&self.label) {
-            response.headers_mut().insert(X_REQUEST_ID, value);
-        }
         self.cors.write(response.headers_mut());
+        finish_headers(response.headers_mut(), &self.label);
         response
     }
 }
@@ -246,15 +256,23 @@ impl ResponseError for Panicked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Exposition;
 
     #[test]
-    fn a_listed_page_reads_that_a_handler_has_panicked() {
+    fn that_a_handler_has_panicked_is_counted_and_answered_like_every_error() {
         let origin = HeaderValue::from_static("https://app.example");
-        let panicked = Panicked { label: "r_1".to_owned(), cors: Cors::Listed(origin.clone()) };
+        let metrics = Metrics::new(&Config::default().metrics);
 
+        let panicked = Panicked::new(Some(&metrics), "r_1".to_owned(), Cors::Listed(origin.clone()));
         let response = panicked.error_response();
 
-        assert_eq!(response.headers().get(header::ACCESS_CONTROL_ALLOW_ORIGIN), Some(&origin));
-        assert_eq!(response.headers().get(X_REQUEST_ID), Some(&HeaderValue::from_static("r_1")));
+        let header = |name: HeaderName| response.headers().get(name).map(HeaderValue::as_bytes);
+        assert_eq!(header(header::ACCESS_CONTROL_ALLOW_ORIGIN), Some(origin.as_bytes()), "a listed page reads it");
+        assert_eq!(header(X_REQUEST_ID), Some(&b"r_1"[..]));
+        assert_eq!(header(header::X_CONTENT_TYPE_OPTIONS), Some(&b"nosniff"[..]));
+        assert_eq!(header(header::CACHE_CONTROL), Some(&b"no-store"[..]));
+        let mut text = Exposition::default();
+        metrics.write_totals(&mut text);
+        assert!(text.into_text().contains("weir_error_responses_total{code=\"internal\"} 1\n"));
     }
 }

@@ -14,6 +14,7 @@ use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
 use super::fields::{Fields, wrong_type};
 use super::sse::LogBody;
+use super::stored;
 use super::streams::{self, StreamResponse};
 use super::timing::Timing;
 use super::turns::{self, Answer, Asked};
@@ -113,25 +114,23 @@ pub(super) async fn send(
         }
         Answer::Stored(stored) => {
             edge::name(&request, stored.id.as_str());
-            let failure = stored.facts.get("error").filter(|_| stored.status == Status::Error);
-            if let Some(failure) =
-                failure.and_then(|error| error.get("code")).and_then(Value::as_str).and_then(Code::find)
-            {
-                return Err(ApiError::new(failure, "the answer to this request has failed"));
+            let outcome = stored::outcome(&stored, false);
+            if let Some(refusal) = stored::refusal(&outcome) {
+                return Err(refusal);
             }
             let ids = (stored.thread.clone(), stored.user_message.clone(), stored.answer.clone());
-            whole_turn(&api, &caller.org, stored.id.as_str(), (stored.status, stored.finish_reason), ids).await
+            whole_turn(&api, &caller.org, stored.id.as_str(), &outcome, ids).await
         }
     }
 }
 
 /// Waits for the end of an answer and tells its turn.
 async fn ended_turn(api: &Api, org: &OrgId, subscription: &Subscription) -> ApiResult {
-    let Outcome { status, failure, kept, finish, usage, .. } = &subscription.ended().await.outcome;
-    if matches!(status, Status::Error | Status::Interrupted) {
-        let failure = failure.clone();
-        return Err(failure.unwrap_or_else(|| Failure::new(Code::Internal, "the answer failed")).into());
+    let outcome = &subscription.ended().await.outcome;
+    if let Some(refusal) = stored::refusal(outcome) {
+        return Err(refusal);
     }
+    let Outcome { status, kept, finish, usage, .. } = outcome;
     let facts = &subscription.facts;
     let (request_id, finish_reason) = (facts.request.as_str(), finish.reason);
     let (provider, model) = subscription.answered_by();
@@ -158,7 +157,7 @@ async fn ended_turn(api: &Api, org: &OrgId, subscription: &Subscription) -> ApiR
     let turn = match kept {
         Kept::Yes => {
             let ids = (facts.thread.clone(), facts.user_message.clone(), facts.answer.clone());
-            return whole_turn(api, org, request_id, (*status, Some(finish_reason)), ids).await;
+            return whole_turn(api, org, request_id, outcome, ids).await;
         }
         // Cancelled before anything began: the thread has no messages of it.
         Kept::NoTurn => ended(Some(None), None, None),
@@ -201,12 +200,11 @@ async fn answer(api: &Api, caller: &Caller, asked: Asked, request: &HttpRequest)
     }
 }
 
-type TurnEnd = (Status, Option<FinishReason>);
 type TurnIds = (Option<ThreadId>, Option<MessageId>, Option<MessageId>);
 
 /// A turn that has ended, as the store keeps it.
-async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, end: TurnEnd, ids: TurnIds) -> ApiResult {
-    let (status, finish_reason) = end;
+async fn whole_turn(api: &Api, org: &OrgId, request_id: &str, outcome: &Outcome, ids: TurnIds) -> ApiResult {
+    let (status, finish_reason) = (outcome.status, Some(outcome.finish.reason));
     let (thread, user, answer) = ids;
     let message = async |id: Option<MessageId>| match (&thread, id) {
         (Some(thread), Some(id)) => api.store.message(org, thread, &id).await,

@@ -1,5 +1,6 @@
-//! HTTP: the whole public API on one screen, and what its handlers share. Handlers read a request, ask once, and write
-//! the answer; they decide nothing. Only `turns.rs` asks again, when a thread has moved on meanwhile.
+//! HTTP: the whole public API on one screen, and what its handlers share. Handlers read a request, ask, and write the
+//! answer; they decide nothing. What asks again is `turns.rs`, when a thread has moved on meanwhile, `openai/joining.rs`,
+//! when the answer that was to be shared has just ended, and `stored.rs`, when a request has begun or ended in between.
 
 pub mod accept;
 mod admin;
@@ -25,6 +26,7 @@ mod requests;
 pub mod server;
 pub mod session;
 mod sse;
+mod stored;
 mod streams;
 mod threads;
 mod timing;
@@ -126,7 +128,7 @@ pub struct Api {
     /// Who has signed in.
     pub sessions: Sessions,
     /// Places for texts that are being rendered.
-    pub renderings: Semaphore,
+    pub renderings: Arc<Semaphore>,
     /// What is offered, for programs.
     pub descriptions: Descriptions,
     /// Whether the server is about to stop.

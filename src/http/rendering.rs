@@ -1,9 +1,14 @@
 //! Rendering: texts as HTML. Messages have it beside their text for clients that ask with `?render=html`, once they have
 //! ended. Of an answer that still grows a reader sends what is open (`/api/render`), so that streams know nothing of it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use actix_web::HttpResponse;
 use actix_web::web::{self, Data, Path, Query};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::Api;
@@ -15,6 +20,9 @@ use crate::event::Status;
 use crate::failure::{Code, Failure};
 use crate::markdown;
 use crate::store::Message;
+
+/// How long stored messages wait until they can be rendered.
+const PLACE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How a message's text is wanted beside its plain form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -51,7 +59,7 @@ pub(super) async fn message(
     let (thread, message) = (ThreadId::new(thread), MessageId::new(message));
     let found = api.store.message(&caller.org, &thread, &message).await?;
     let found = found.ok_or_else(|| ApiError::new(Code::NotFound, "no such message"))?;
-    Ok(HttpResponse::Ok().json(shown(vec![found], wanted.render).await?.pop()))
+    Ok(HttpResponse::Ok().json(shown(&api.renderings, vec![found], wanted.render).await?.pop()))
 }
 
 /// The open end of a text that grows, as HTML.
@@ -74,12 +82,8 @@ impl Rendered {
 pub(super) async fn growing(api: Data<Api>, _caller: Caller, mut fields: Fields) -> ApiResult {
     let text = fields.text("text")?.ok_or_else(|| ApiError::field("text", "text is missing"))?;
     fields.finish()?;
-    let Ok(_place) = api.renderings.try_acquire() else {
-        let message = "as many texts are being rendered as may be at once (server.renderings_max)";
-        return Err(ApiError(Failure::new(Code::Overloaded, message).retry_after_ms(1_000)));
-    };
-    let rendered = web::block(move || Rendered::of(&text)).await;
-    let rendered = rendered.map_err(|_| ApiError::new(Code::Internal, "the text could not be rendered"))?;
+    // It is sent again when it has grown: there is no use in waiting.
+    let rendered = in_place(&api.renderings, Duration::ZERO, move || Rendered::of(&text)).await?;
     let too_long = || {
         let message = format!("text may have at most {} bytes", markdown::TEXT_BYTES_MAX);
         ApiError(Failure::new(Code::TooLarge, message).param("text"))
@@ -87,13 +91,34 @@ pub(super) async fn growing(api: Data<Api>, _caller: Caller, mut fields: Fields)
     Ok(HttpResponse::Ok().json(rendered.ok_or_else(too_long)?))
 }
 
-/// The messages as they are wanted. Rendering may take a while, so it does not run on the server's own threads.
-pub(super) async fn shown(messages: Vec<Message>, render: Option<Render>) -> ApiResult<Vec<Shown>> {
+/// The messages as they are wanted.
+pub(super) async fn shown(
+    renderings: &Arc<Semaphore>,
+    messages: Vec<Message>,
+    render: Option<Render>,
+) -> ApiResult<Vec<Shown>> {
     if render.is_none() {
         return Ok(messages.into_iter().map(|message| Shown { message, html: None }).collect());
     }
-    let rendered = web::block(|| messages.into_iter().map(with_html).collect()).await;
-    rendered.map_err(|_| ApiError::new(Code::Internal, "the messages could not be rendered"))
+    in_place(renderings, PLACE_WAIT_MAX, || messages.into_iter().map(with_html).collect()).await
+}
+
+/// Renders when there is a place for it. That may take a while, so it does not run on the server's own threads, and
+/// keeps its place to its end also when nobody waits for it any more.
+async fn in_place<T: Send + 'static>(
+    renderings: &Arc<Semaphore>,
+    wait_max: Duration,
+    render: impl FnOnce() -> T + Send + 'static,
+) -> ApiResult<T> {
+    let Ok(Ok(place)) = timeout(wait_max, renderings.clone().acquire_owned()).await else {
+        let message = "as many texts are being rendered as may be at once (server.renderings_max)";
+        return Err(ApiError(Failure::new(Code::Overloaded, message).retry_after_ms(1_000)));
+    };
+    let render = move || {
+        let _place = place;
+        render()
+    };
+    web::block(render).await.map_err(|_| ApiError::new(Code::Internal, "the text could not be rendered"))
 }
 
 fn with_html(message: Message) -> Shown {
@@ -130,7 +155,7 @@ mod tests {
     }
 
     async fn html(role: Role, status: Status, render: Option<Render>) -> Value {
-        let shown = shown(vec![message(role, status)], render).await.unwrap();
+        let shown = shown(&Arc::new(Semaphore::new(1)), vec![message(role, status)], render).await.unwrap();
         serde_json::to_value(&shown[0]).unwrap()["html"].clone()
     }
 

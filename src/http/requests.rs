@@ -5,30 +5,30 @@ use std::borrow::Cow;
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
+use super::stored::{self, Place};
 use super::{Api, edge};
-use crate::actors::coalescer::Find;
+use crate::actors::coalescer::Found;
 use crate::chat::{MessageId, RequestId, StreamId, ThreadId};
-use crate::event::{FinishReason, Status, Usage};
-use crate::failure::{Code, FailureBody};
-use crate::fanout::{Kept, Subscription};
+use crate::event::{FinishReason, Status};
+use crate::failure::Code;
+use crate::fanout::{Facts, Kept, Subscription};
 use crate::store::{CallRole, StoredRequest, UnixMs};
 
 pub(super) async fn state(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let not_found = || ApiError::new(Code::RequestNotFound, "no such request");
     let id = RequestId::parse(caller.org.clone(), &id).ok_or_else(not_found)?;
     edge::name(&request, id.as_str());
-    let running = api.coalescer.ask(Find(id.clone())).await?;
-    let stored = api.store.request(&id).await?;
-    Ok(match (running, stored) {
-        (_, Some(stored)) if stored.status != Status::Streaming => HttpResponse::Ok().json(of_stored(&stored)),
-        (Some(found), _) => HttpResponse::Ok().json(of_subscription(&found.0)),
-        (None, Some(stored)) => HttpResponse::Ok().json(of_stored(&stored)),
-        (None, None) => return Err(not_found()),
+    Ok(match stored::look(&api, &id).await?.ok_or_else(not_found)? {
+        Place::Stored(stored) => HttpResponse::Ok().json(of_stored(&stored)),
+        Place::Live(Found(subscription)) => match api.store.request(&id).await? {
+            Some(stored) if stored.status != Status::Streaming => HttpResponse::Ok().json(of_stored(&stored)),
+            _ => HttpResponse::Ok().json(of_subscription(&subscription)),
+        },
     })
 }
 
@@ -60,66 +60,36 @@ pub(super) struct State<'a> {
     facts: Facts<'a>,
 }
 
-/// What the end of a request adds to it.
-#[derive(Default, Serialize, Deserialize, ToSchema)]
-#[schema(as = RequestFacts)]
-#[serde(default)]
-struct Facts<'a> {
-    /// Who was asked, when another provider answers.
-    #[schema(required)]
-    fallback_from: Option<Cow<'a, str>>,
-    #[schema(required)]
-    ttft_ms: Option<u32>,
-    #[schema(required)]
-    ttfb_ms: Option<u32>,
-    #[schema(required)]
-    queue_wait_ms: Option<u32>,
-    #[schema(required)]
-    connect_ms: Option<u32>,
-    #[schema(required)]
-    latency_ms: Option<u32>,
-    #[schema(required)]
-    usage: Option<Usage>,
-    /// The provider's word for the finish reason.
-    #[schema(required)]
-    native_finish_reason: Option<Cow<'a, str>>,
-    /// The number of the answer's last event.
-    #[schema(required)]
-    last_seq: Option<u64>,
-    #[schema(required, value_type = Option<FailureBody>)]
-    error: Option<Value>,
-}
-
 fn of_stored(stored: &StoredRequest) -> State<'_> {
+    let outcome = stored::outcome(stored, false);
+    let request_id = stored.id.as_str();
+    let error = outcome.failure.as_ref().map(|failure| json!(failure.body(Some(request_id))));
     State {
-        request_id: stored.id.as_str(),
+        request_id,
         thread_id: stored.thread.as_ref(),
         stream_id: &stored.stream,
         message_id: stored.answer.as_ref(),
         user_message_id: stored.user_message.as_ref(),
-        status: stored.status,
+        status: outcome.status,
         role: stored.role,
         provider: stored.provider.as_str().into(),
         model: stored.model.as_str().into(),
-        finish_reason: stored.finish_reason,
+        finish_reason: Some(outcome.finish.reason),
         created_at: Some(stored.created_at),
         ended_at: stored.ended_at,
-        facts: Facts::deserialize(&stored.facts).unwrap_or_default(),
+        facts: Facts { error, ..Facts::deserialize(&stored.facts).unwrap_or_default() },
     }
 }
+
 /// What is known before the store knows more.
 fn of_subscription(subscription: &Subscription) -> State<'_> {
     let facts = &subscription.facts;
-    let timings = subscription.log.timings();
-    let end = subscription.end();
-    let outcome = end.map(|end| &end.outcome);
+    let outcome = subscription.end().map(|end| &end.outcome);
     // What has come to nothing has no messages.
     let exists = outcome.is_none_or(|outcome| outcome.kept != Kept::NoTurn);
     let (provider, model) = subscription.answered_by();
-    let request_id = facts.request.as_str();
-    let error = outcome.and_then(|outcome| outcome.failure.as_ref());
     State {
-        request_id,
+        request_id: facts.request.as_str(),
         thread_id: facts.thread.as_ref(),
         stream_id: &facts.stream,
         message_id: facts.answer.as_ref().filter(|_| exists),
@@ -131,17 +101,6 @@ fn of_subscription(subscription: &Subscription) -> State<'_> {
         finish_reason: outcome.map(|outcome| outcome.finish.reason),
         created_at: None,
         ended_at: None,
-        facts: Facts {
-            fallback_from: subscription.log.fallback().map(|fallback| fallback.from.to_string().into()),
-            ttft_ms: subscription.since_arrival_ms(timings.first_content),
-            ttfb_ms: subscription.since_arrival_ms(timings.first_byte),
-            queue_wait_ms: subscription.since_arrival_ms(timings.granted),
-            connect_ms: Some(timings.connect_ms),
-            latency_ms: end.map(|end| end.latency_ms),
-            usage: subscription.log.with_transcript(|transcript| transcript.usage),
-            native_finish_reason: outcome.and_then(|outcome| outcome.finish.native.as_deref()).map(Cow::from),
-            last_seq: end.map(|_| subscription.log.last_seq()),
-            error: error.map(|failure| json!(failure.body(Some(request_id)))),
-        },
+        facts: Facts::of(subscription),
     }
 }

@@ -131,6 +131,7 @@ where
     apply_fn_factory(http, move |stream: TcpStream, http: &F::Service| {
         set_up(&stream, stalled_after);
         let (place, counted) = (places.take(), metrics.connected());
+        let metrics = metrics.clone();
         let (line, left) = (Line::new(place.kind == Kind::Extra), Rc::new(RefCell::new(None)));
         let (served, refused) = match place.kind {
             Kind::Refused => (None, Some(stream)),
@@ -148,10 +149,13 @@ where
                 let _ = served.await;
             }
             if let (Some(stream), Some(failure)) = (left.take(), line.take_farewell()) {
+                metrics.refused(failure.code);
                 say(stream, failure, CLOSE_WAIT_MAX).await;
             }
             if let Some(stream) = refused {
-                say(stream, edge::no_place(), REFUSED_WAIT_MAX).await;
+                let failure = edge::no_place();
+                metrics.refused(failure.code);
+                say(stream, failure, REFUSED_WAIT_MAX).await;
             }
             drop((place, counted));
             Ok(())

@@ -2,7 +2,8 @@
 //! what only this request may see: `ping`, `meta`, `snapshot` and its own `done`.
 //!
 //! Content frames are handed on as they lie in the log; nothing is encoded here for each of them. The body has no
-//! timer of its own: the coalescer wakes the listeners of silent streams, which then say that they are alive.
+//! timer of its own: it tells the log until when it may be silent, and the coalescer wakes the listeners of logs whose
+//! time has come.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,7 +21,7 @@ use utoipa::ToSchema;
 
 use crate::config;
 use crate::event::write_frame;
-use crate::fanout::{Attachment, Cursor, Fallback, Next, QueuePlace, Subscription, Timings, Transcript};
+use crate::fanout::{Attachment, Cursor, Fallback, Next, QueuePlace, StreamLog, Subscription, Timings, Transcript};
 
 /// When a silent stream says that it is alive.
 #[derive(Debug, Clone, Copy)]
@@ -37,10 +38,15 @@ impl Pings {
         Self { early, interval: Duration::from_millis(server.ping_interval_ms) }
     }
 
-    /// What a stream says that has been silent since `last_sent`, if it is time to say something.
-    pub(super) fn sign_of_life(&self, last_sent: Instant, said_content: bool) -> Option<Bytes> {
-        let silence = if said_content { self.interval } else { self.early };
-        (last_sent.elapsed() >= silence).then_some(KEEP_ALIVE)
+    /// What a body says that waits at `log` and has been silent since `last_sent`, if it is time to say something.
+    /// Else it is woken when it is time.
+    pub(super) fn sign_of_life(&self, log: &StreamLog, last_sent: Instant, said_content: bool) -> Option<Bytes> {
+        let due = last_sent + if said_content { self.interval } else { self.early };
+        if Instant::now() >= due {
+            return Some(KEEP_ALIVE);
+        }
+        log.nudge_at(due);
+        None
     }
 }
 
@@ -123,7 +129,7 @@ impl LogBody {
                             // It came just now: what it lets this listener see may have come before it.
                             continue;
                         }
-                        self.pings.sign_of_life(self.last_sent, self.said_content)
+                        self.pings.sign_of_life(&subscription.log, self.last_sent, self.said_content)
                     }
                 },
             };
@@ -260,7 +266,7 @@ fn first_content(subscription: &Subscription, timings: Timings) -> Bytes {
         ttft_ms,
         ttfb_ms: subscription.since_arrival_ms(timings.first_byte),
         queue_wait_ms: subscription.since_arrival_ms(timings.granted),
-        connect_ms: timings.connect_ms,
+        connect_ms: timings.connect_ms.unwrap_or(0),
         model: model.as_deref(),
         upstream_id: upstream_id.as_deref(),
     };

@@ -8,10 +8,11 @@ use serde::Deserialize;
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
 use super::sse::{self, LogBody, Opening, Pings, Snapshot};
+use super::stored::{self, Place};
 use super::{Api, edge};
-use crate::actors::coalescer::{Find, FindTurn, Found};
+use crate::actors::coalescer::{FindTurn, Found};
 use crate::chat::{OrgId, RequestId, ThreadId};
-use crate::event::{FinishReason, Status, write_frame};
+use crate::event::write_frame;
 use crate::failure::{Code, Failure};
 use crate::fanout::{Attachment, Done, StreamLog, Subscription};
 use crate::store::StoredRequest;
@@ -57,11 +58,12 @@ pub(super) async fn of_request(
     let not_found = || ApiError::new(Code::RequestNotFound, "no such request");
     let id = RequestId::parse(caller.org.clone(), &id).ok_or_else(not_found)?;
     edge::name(&request, id.as_str());
-    if let Some(found) = api.coalescer.ask(Find(id.clone())).await? {
-        return resumed(&api, found, &request, &resume);
+    match stored::look(&api, &id).await?.ok_or_else(not_found)? {
+        Place::Live(found) => resumed(&api, found, &request, &resume),
+        Place::Stored(stored) => {
+            from_store(&api, &caller.org, &stored, last_event(&request, &resume)).await.map(Either::Right)
+        }
     }
-    let stored = api.store.request(&id).await?.ok_or_else(not_found)?;
-    from_store(&api, &caller.org, &stored, last_event(&request, &resume)).await.map(Either::Right)
 }
 
 fn resumed(api: &Api, found: Found, request: &HttpRequest, resume: &Resume) -> ApiResult<StreamResponse> {
@@ -111,8 +113,7 @@ pub(super) async fn from_store(
     stored: &StoredRequest,
     seen: Option<LastEvent>,
 ) -> ApiResult<HttpResponse> {
-    let fact = |name: &str| stored.facts.get(name).filter(|value| !value.is_null());
-    let last_seq = fact("last_seq").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let last_seq = stored::last_seq(stored);
     if seen == Some(LastEvent { fence: StreamLog::FENCE, seq: last_seq + 1 }) {
         return Ok(HttpResponse::NoContent().finish());
     }
@@ -122,7 +123,7 @@ pub(super) async fn from_store(
     };
     let mut out = BytesMut::with_capacity(1024);
     sse::write_ping(&mut out);
-    let (message_id, user_message_id) = (stored.answer.as_ref(), stored.user_message.as_ref());
+    let messages @ (message_id, user_message_id) = (stored.answer.as_ref(), stored.user_message.as_ref());
     let opening = Opening {
         r#type: "meta",
         request_id: stored.id.as_str(),
@@ -140,22 +141,8 @@ pub(super) async fn from_store(
     let reasoning = message.as_ref().and_then(|message| message.reasoning.as_deref()).unwrap_or_default();
     let snapshot = Snapshot { r#type: "snapshot", text: &text, reasoning, seq: last_seq };
     write_frame("snapshot", None, &snapshot, &mut out);
-    // A row that still runs although nobody makes its answer any more was left behind.
-    let status = if stored.status == Status::Streaming { Status::Interrupted } else { stored.status };
-    let number = |name: &str| fact(name).and_then(serde_json::Value::as_u64);
-    let done = Done {
-        status,
-        finish_reason: stored.finish_reason.unwrap_or(FinishReason::Error),
-        native_finish_reason: fact("native_finish_reason").and_then(serde_json::Value::as_str),
-        usage: fact("usage").and_then(|usage| serde_json::from_value(usage.clone()).ok()),
-        message_id: message_id.map(|id| id.as_str()),
-        user_message_id: user_message_id.map(|id| id.as_str()),
-        request_id: stored.id.as_str(),
-        latency_ms: number("latency_ms").and_then(|ms| u32::try_from(ms).ok()).unwrap_or(0),
-        partial: status != Status::Complete && !text.is_empty(),
-        saved: true,
-        error: fact("error"),
-    };
+    let outcome = stored::outcome(stored, !(text.is_empty() && reasoning.is_empty()));
+    let done = Done::new(&stored.id, messages, &outcome, stored::latency_ms(stored));
     out.extend_from_slice(&done.frame(StreamLog::FENCE, last_seq));
     let mut response = HttpResponse::Ok();
     sse::event_stream(&mut response);

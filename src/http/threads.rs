@@ -93,7 +93,8 @@ pub(super) async fn read(api: Data<Api>, caller: Caller, thread: Path<String>, p
     let before = page.before.as_deref().map(str::parse::<i64>).transpose();
     let before = before.map_err(|_| ApiError::field("before", "before is not a cursor from X-Next-Cursor"))?;
     let id = ThreadId::new(thread.into_inner());
-    // First the answer that runs, then the messages: so the messages of an answer that is named are there.
+    // First the answer that runs, then the messages: the other way round, one that has begun in between would be named
+    // without its messages. One that is only being opened may still be.
     let running = api.coalescer.ask(FindTurn { org: caller.org.clone(), thread: id.clone() }).await?;
     let active_request_id = running.map(|found| found.0.facts.request.to_string());
     let Some((thread, messages)) = api.store.thread(&caller.org, &id, limit, before).await? else {
@@ -103,7 +104,7 @@ pub(super) async fn read(api: Data<Api>, caller: Caller, thread: Path<String>, p
     if let Some(first) = messages.first().filter(|first| messages.len() == limit && first.sequence > 0) {
         response.insert_header(("x-next-cursor", first.sequence.to_string()));
     }
-    let messages = rendering::shown(messages, page.render).await?;
+    let messages = rendering::shown(&api.renderings, messages, page.render).await?;
     Ok(response.json(WholeThread { thread, active_request_id, messages }))
 }
 

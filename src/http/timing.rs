@@ -69,7 +69,7 @@ impl Spent {
     fn new(arrived: Instant, timings: &Timings, latency: Duration) -> Self {
         let ended = arrived + latency;
         let Some(granted) = timings.granted else { return Self { queue: latency, upstream: None } };
-        let connected = granted + Duration::from_millis(timings.connect_ms.into());
+        let connected = granted + Duration::from_millis(timings.connect_ms.unwrap_or(0).into());
         let granted = granted.clamp(arrived, ended);
         let connected = connected.clamp(granted, ended);
         Self { queue: granted - arrived, upstream: Some((connected - granted, ended - connected)) }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn the_parts_of_an_answer_are_the_whole_of_it() {
         let arrived = Instant::now();
-        let timings = Timings { granted: Some(arrived + 20 * MS), connect_ms: 30, ..Timings::default() };
+        let timings = Timings { granted: Some(arrived + 20 * MS), connect_ms: Some(30), ..Timings::default() };
 
         let found = value(arrived, &timings, 150 * MS, 152 * MS + MS / 4);
 
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn what_happened_before_a_follower_came_cost_it_nothing() {
         let granted = Instant::now();
-        let timings = Timings { granted: Some(granted), connect_ms: 30, ..Timings::default() };
+        let timings = Timings { granted: Some(granted), connect_ms: Some(30), ..Timings::default() };
 
         let found = value(granted + 60 * MS, &timings, 10 * MS, 10 * MS);
 

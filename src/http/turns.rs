@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::Api;
 use super::caller::Caller;
 use super::error::{ApiError, ApiResult};
+use super::stored::{self, Place};
 use crate::accounts::{Refusal, Ticket};
 use crate::actors::coalescer::{Find, FindTurn, Found, Join, NewTurn};
 use crate::actors::stream::{Identity, JoinReply, NotJoined};
@@ -63,7 +64,7 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
     refuse_when_draining(api)?;
     let mut entry = caller.enter(&api.accounts)?;
     if let Some(stored) = repeated(api, caller, &asked).await? {
-        return Ok(Answer::Stored(Box::new(stored)));
+        return Ok(Answer::Stored(stored));
     }
     for _ in 0..TRIES_MAX {
         let next = asked.content.as_ref().filter(|_| !asked.replaces_last);
@@ -82,7 +83,7 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: Asked) -> ApiResult<
             Ok(Err(NotJoined::Failed(failure))) => return Err(failure.into()),
             Ok(Err(NotJoined::SequenceMoved | NotJoined::JustEnded)) => tokio::task::yield_now().await,
             Ok(Err(NotJoined::TurnEnding(former))) => {
-                in_time(api, &former, Subscription::is_over).await?;
+                in_time(api, &former, Subscription::until_over).await?;
             }
             Err(_) => return Err(ApiError::new(Code::Internal, "the answer could not be processed")),
         }
@@ -131,7 +132,7 @@ pub(super) fn refuse_when_draining(api: &Api) -> ApiResult<()> {
 }
 
 /// The same request as the store remembers it, when the coalescer does not any more.
-async fn repeated(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult<Option<StoredRequest>> {
+async fn repeated(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult<Option<Box<StoredRequest>>> {
     let by_key = match &asked.identity.idempotency_key {
         Some(key) => api.store.request_by_idempotency_key(&caller.org, key).await?,
         None => None,
@@ -144,8 +145,10 @@ async fn repeated(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult<Option
     };
     let Some(stored) = stored else { return Ok(None) };
     if stored.body_digest == asked.identity.body_digest {
-        let is_known = api.coalescer.ask(Find(stored.id.clone())).await?.is_some();
-        return Ok((!is_known).then_some(stored));
+        return Ok(match stored::look(api, &stored.id).await? {
+            Some(Place::Stored(stored)) => Some(stored),
+            Some(Place::Live(_)) | None => None,
+        });
     }
     Err(ApiError(if is_by_key {
         Failure::new(Code::IdempotencyConflict, "the same idempotency key came with another body")

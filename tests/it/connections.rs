@@ -298,6 +298,11 @@ async fn when_all_places_are_taken_health_is_answered_and_others_are_told_to_com
 
     held.pop();
     gateway.until("/api/threads", Value::is_array).await;
+    let metrics = gateway.client.get("/metrics").await.unwrap();
+    let counted = "weir_error_responses_total{code=\"overloaded\"} ";
+    let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let counted: usize = text.lines().find_map(|line| line.strip_prefix(counted)).unwrap().parse().unwrap();
+    assert!(counted > told.len(), "{counted} of {}", told.len());
 }
 
 // --- Names ----------------------------------------------------------------------

@@ -213,6 +213,29 @@ async fn a_request_that_has_failed_can_be_sent_again_under_its_id() {
     assert_eq!(gateway.mock.counts().calls_started, 2);
 }
 
+/// Its client knows no other id.
+#[actix_web::test]
+async fn a_request_that_is_sent_again_after_a_failure_is_cancelled_and_looked_at_by_its_id() {
+    let gateway = Gateway::with_provider(&format!("{FAST}\nretries_max = 0")).await;
+    let request =
+        |more: &Value| ask_streamed("flaky@k=1,status=500,gap_ms=100000", more).header("x-request-id", "mine");
+    assert_eq!(answered(&gateway, request(&json!({}))).await.status(), 502);
+
+    let mut again = gateway.open(request(&json!({}))).await;
+    let other = answered(&gateway, request(&json!({ "seed": 1 }))).await;
+    let running = gateway.get("/api/requests/mine").await;
+    let cancel = gateway.cancel("mine").await;
+    let rest = again.rest().await;
+    let ended = gateway.get("/api/requests/mine").await;
+
+    assert_eq!(again.head().header("x-request-id"), Some("mine"));
+    assert_eq!((other.status(), other.error_code().as_deref()), (409, Some("request_id_in_use")));
+    assert_eq!((&running["status"], &ended["status"]), (&json!("streaming"), &json!("cancelled")));
+    assert_eq!((cancel.status(), &cancel.json()["upstream"]), (200, &json!("aborted")));
+    assert!(rest.last().unwrap().event.data.contains("\"cancelled\""), "{rest:?}");
+    gateway.at_rest().await;
+}
+
 #[actix_web::test]
 async fn an_id_that_is_in_use_is_refused_or_joined() {
     let gateway = Gateway::start().await;

@@ -87,7 +87,9 @@ async fn an_answer_that_takes_too_long_to_finish_is_interrupted_and_kept() {
     weir.terminate(PATIENCE).await.unwrap();
     let mut weir = Weir::start(Launch::weir(PROGRAM, config)).await.unwrap();
     let thread = thread(&weir).await;
-    let mut events = stream(&weir, &thread, &message("hello", "stall@after=3")).await;
+    let mut body = message("hello", "stall@after=3");
+    body["request_id"] = "cut".into();
+    let mut events = stream(&weir, &thread, &body).await;
     events.next_named("delta").await;
 
     let (status, rest) = futures_util::join!(weir.terminate(PATIENCE), events.rest());
@@ -101,6 +103,8 @@ async fn an_answer_that_takes_too_long_to_finish_is_interrupted_and_kept() {
         (&answer["status"], answer["content"].as_str()),
         (&json!("interrupted"), Some(&*expected_text("stall@after=3", "hello")))
     );
+    let again = weir.client().post(&format!("/api/threads/{thread}/messages"), &body).await.unwrap();
+    assert_eq!((again.status(), &again.json()["error"]), (503, &end["error"]));
 }
 
 #[tokio::test]

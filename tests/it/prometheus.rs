@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::join_all;
 use load::client::{Client, Head, Request};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 use crate::orgs::{keys, with_key};
 use crate::support::done;
-use crate::support::gateway::{FAST, Gateway, message};
+use crate::support::gateway::{FAST, Gateway, PATIENCE, message};
 use crate::support::listener::Listener;
 
 const ALERTS: &str = include_str!("../../docs/alerts.yml");
@@ -169,6 +171,29 @@ async fn every_end_is_counted_as_what_it_is() {
     ];
     assert_eq!(grown, BTreeMap::from(expected));
     assert_eq!(before.series(), after.series(), "all were there from the beginning");
+}
+
+/// Also those that no handler returns as an error.
+#[actix_web::test]
+async fn every_error_is_counted_wherever_it_is_answered() {
+    let gateway = Gateway::with_server("connections_max = 50\nhead_timeout_ms = 300").await;
+    let before = Scrape::of(&gateway.client).await;
+
+    assert_eq!(gateway.cancel("nobodys").await.status(), 404);
+    assert_eq!(gateway.cancel("not.an.id").await.status(), 404);
+    for unread in ["this is no HTTP\r\n\r\n", "GET / HTTP/1.1\r\nhost: w\r\n"] {
+        let mut socket = TcpStream::connect(gateway.address()).await.unwrap();
+        socket.write_all(unread.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("it is closed").unwrap();
+    }
+
+    let after = Scrape::of(&gateway.client).await;
+    let grown = after.since(&before);
+    for (code, count) in [("request_not_found", 2.0), ("invalid_request", 1.0), ("request_timeout", 1.0)] {
+        let series = format!("weir_error_responses_total{{code={code:?}}}");
+        assert_eq!(grown.get(&*series), Some(&count), "{code}: {grown:?}");
+    }
 }
 
 #[actix_web::test]

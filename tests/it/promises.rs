@@ -5,7 +5,7 @@ use load::mock::expected_text;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::gateway::{Gateway, PATIENCE, message};
+use crate::support::gateway::{FAST, Gateway, PATIENCE, message};
 use crate::support::{content, done};
 
 #[actix_web::test]
@@ -201,6 +201,50 @@ async fn the_end_of_a_stored_answer_is_that_of_the_live_one() {
         let id = |events: &[load::client::Arrived]| events.last().unwrap().event.id.clone();
         assert_eq!(id(&stored), id(&live), "{model}");
     }
+}
+
+#[actix_web::test]
+async fn a_stored_failure_is_repeated_as_it_was_told_first() {
+    let gateway =
+        Gateway::with(&format!("{FAST}\nqueue_wait_max_ms = 500\nretries_max = 0"), "[stream]\nretain_ms = 0").await;
+    for model in ["server_error", "drop@after=3", "rate_limited@after_s=7"] {
+        let thread = gateway.thread().await;
+        let mut body = message("hello", model);
+        body["request_id"] = thread.as_str().into();
+        let first = gateway.send(&thread, &body).await;
+        assert!(first.error_code().is_some(), "{model}: {}", first.json());
+        once_forgotten(&gateway, &thread).await;
+
+        let again = gateway.send(&thread, &body).await;
+
+        assert_eq!((again.status(), again.json()), (first.status(), first.json()), "{model}");
+        for header in ["retry-after", "retry-after-ms", "x-should-retry", "x-request-id"] {
+            assert_eq!(again.head.header(header), first.head.header(header), "{model}: {header}");
+        }
+    }
+}
+
+/// Its end could not be written, and its answer has been forgotten since.
+#[actix_web::test]
+async fn a_request_that_was_left_behind_in_the_store_is_interrupted_wherever_it_is_asked_for() {
+    let gateway = Gateway::with_tables("[stream]\nretain_ms = 0").await;
+    let thread = gateway.thread().await;
+    let mut body = message("hello", "mock");
+    body["request_id"] = "left".into();
+    gateway.send(&thread, &body).await;
+    once_forgotten(&gateway, "left").await;
+    let store = rusqlite::Connection::open(gateway.database()).unwrap();
+    store.execute("UPDATE requests SET status = 'streaming', finish_reason = NULL, facts = '{}'", []).unwrap();
+
+    let state = gateway.get("/api/requests/left").await;
+    let end = done(&once_forgotten(&gateway, "left").await);
+    let again = gateway.send(&thread, &body).await;
+
+    for told in [&state, &end] {
+        assert_eq!((&told["status"], &told["error"]["code"]), (&json!("interrupted"), &json!("interrupted")), "{told}");
+    }
+    assert_eq!((&state["finish_reason"], &end["partial"]), (&json!("error"), &json!(true)));
+    assert_eq!((again.status(), again.json()["error"].clone()), (503, end["error"].clone()));
 }
 
 /// A request's stream as soon as only the store knows it: that has no events to continue with, but a snapshot.

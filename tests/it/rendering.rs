@@ -1,10 +1,15 @@
 //! Texts become HTML that is safe: whole answers beside their messages, growing ones block by block.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use load::client::Request;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::support::gateway::{Gateway, config, message};
 use crate::support::virtual_weir::VirtualWeir;
+use crate::survival::in_virtual_time;
 
 async fn render(gateway: &Gateway, body: &Value) -> (u16, Value) {
     let response = gateway.client.post("/api/render", body).await.unwrap();
@@ -50,6 +55,29 @@ async fn texts_beyond_those_that_may_be_rendered_at_once_are_refused_for_a_momen
     assert_eq!(refused.head.header("retry-after"), Some("1"));
     drop(place);
     assert_eq!(weir.send(Request::post("/api/render", &json!({ "text": "a" }))).await.status(), 200);
+}
+
+#[test]
+fn stored_answers_wait_for_their_place_to_be_rendered_but_not_for_long() {
+    in_virtual_time(async {
+        let weir = VirtualWeir::start(&config("http://127.0.0.1:1/v1", "unused", "", "")).await;
+        let thread = weir.send(Request::post("/api/threads", &json!({}))).await.json();
+        let path = format!("/api/threads/{}", thread["id"].as_str().unwrap());
+        weir.send(Request::post(format!("{path}/messages"), &message("hello", "mock"))).await;
+        let rendered = || weir.send(Request::get(format!("{path}?render=html")));
+        let place = weir.api.renderings.acquire().await.unwrap();
+
+        let refused = rendered().await;
+        let plain = weir.send(Request::get(path.clone())).await;
+        let mut waiting = pin!(rendered());
+        assert!(timeout(Duration::from_secs(1), &mut waiting).await.is_err(), "it waits");
+        drop(place);
+        let shown = waiting.await;
+
+        assert_eq!((refused.status(), refused.error_code().as_deref()), (503, Some("overloaded")));
+        assert_eq!((plain.status(), shown.status()), (200, 200));
+        assert!(shown.json()["messages"][1]["html"].as_str().unwrap().starts_with("<p>"));
+    });
 }
 
 #[actix_web::test]

@@ -2,7 +2,7 @@
 
 use load::client::{Arrived, Request, text_of};
 use load::mock::expected_text;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::gateway::{Gateway, message};
 use crate::support::{content, done, opening};
@@ -145,4 +145,81 @@ async fn a_request_can_be_looked_at() {
     assert!(state["ttft_ms"].is_u64() && state["latency_ms"].is_u64());
     let missing = gateway.client.get("/api/requests/none").await.unwrap();
     assert_eq!((missing.status(), missing.error_code().as_deref()), (404, Some("request_not_found")));
+}
+
+/// Both are cancelled after three pieces, and neither provider has said what it costs.
+#[actix_web::test]
+async fn a_request_that_is_not_stored_says_the_same_of_its_end_as_a_stored_one() {
+    let gateway = Gateway::start().await;
+    let thread = gateway.thread().await;
+    let mut body = message("hello", "stall@after=3");
+    body["request_id"] = "stored".into();
+    let mut stored = gateway.stream(&thread, &body).await;
+    for _ in 0..3 {
+        stored.next_named("delta").await;
+    }
+    let body = json!({ "model": "mock/stall@after=3", "stream": true, "request_id": "unstored",
+                       "messages": [{ "role": "user", "content": "hello" }] });
+    let mut unstored = gateway.open(Request::post("/v1/chat/completions", &body)).await;
+    for _ in 0..4 {
+        unstored.next().await.unwrap();
+    }
+    for request in ["stored", "unstored"] {
+        gateway.cancel(request).await;
+        gateway.until(&format!("/api/requests/{request}"), |state| state["status"] == "cancelled").await;
+    }
+
+    let stored = gateway.get("/api/requests/stored").await;
+    let unstored = gateway.get("/api/requests/unstored").await;
+
+    assert_eq!((&unstored["usage"]["estimated"], &unstored["last_seq"]), (&json!(true), &json!(3)));
+    for fact in ["usage", "last_seq", "finish_reason", "native_finish_reason", "error", "fallback_from"] {
+        assert_eq!(unstored[fact], stored[fact], "{fact}");
+    }
+    for span in ["ttft_ms", "ttfb_ms", "queue_wait_ms", "connect_ms", "latency_ms"] {
+        assert!(unstored[span].is_u64() && stored[span].is_u64(), "{span}: {unstored} {stored}");
+    }
+}
+
+#[actix_web::test]
+async fn what_a_request_hears_no_more_is_not_counted_for_it() {
+    let gateway = Gateway::start().await;
+    let ask = |id: &str| {
+        let body = json!({ "model": "mock/gate@after=3,tokens=9", "stream": true, "request_id": id, "temperature": 0,
+                           "messages": [{ "role": "user", "content": "hello" }] });
+        Request::post("/v1/chat/completions", &body)
+    };
+    let (mut leaves, mut stays) = (gateway.open(ask("leaves")).await, gateway.open(ask("stays")).await);
+    for _ in 0..4 {
+        leaves.next().await.unwrap();
+    }
+    assert_eq!(gateway.cancel("leaves").await.json()["upstream"], "shared");
+    let left = gateway.until("/api/requests/leaves", |state| state["status"] == "cancelled").await;
+
+    gateway.mock.open_gate();
+    stays.rest().await;
+
+    assert_eq!(left["last_seq"], 3);
+    assert_eq!(gateway.get("/api/requests/leaves").await, left);
+}
+
+#[actix_web::test]
+async fn nothing_is_known_of_a_connection_that_was_never_made() {
+    let gateway = Gateway::with_provider("rps = 1000.0\nconcurrency = 1\nburst = 10").await;
+    let (first, second) = (gateway.thread().await, gateway.thread().await);
+    let _running = gateway.stream(&first, &message("hello", "silent")).await;
+    gateway.called(|counts| counts.calls_started == 1).await;
+    let mut body = message("hello again", "mock");
+    body["request_id"] = "waits".into();
+    let mut waits = gateway.stream(&second, &body).await;
+    waits.next_named("meta").await;
+
+    let waiting = gateway.get("/api/requests/waits").await;
+    gateway.cancel("waits").await;
+    waits.rest().await;
+    let cancelled = gateway.get("/api/requests/waits").await;
+
+    for state in [waiting, cancelled] {
+        assert_eq!((&state["connect_ms"], &state["queue_wait_ms"]), (&Value::Null, &Value::Null), "{state}");
+    }
 }

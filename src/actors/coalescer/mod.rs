@@ -286,10 +286,6 @@ pub struct Settings {
     pub limits: tables::Limits,
     /// What one answer's log may hold.
     pub log_bytes_max: usize,
-    /// Silence after which the listeners of a stream are looked after, before the first piece.
-    pub ping_early: Duration,
-    /// The same after it.
-    pub ping_interval: Duration,
 }
 
 /// The streams that run, by id. Outlives the coalescer, so that a restarted one can end what it does not know.
@@ -303,8 +299,6 @@ pub struct RunningStream {
     provider: ProviderName,
     model: Arc<str>,
     began: Instant,
-    /// When its listeners were last woken without news.
-    nudged: Instant,
 }
 
 #[cfg(test)]
@@ -366,8 +360,7 @@ impl Coalescer {
         let ticket = join.ticket.unwrap_or_default();
         let (asker, chat, bill) = (join.asker, join.chat, ticket.bill());
         let stream = Stream::new(stream_id.clone(), asker, bill, chat, target, log.clone(), environment).start();
-        let began = Instant::now();
-        let running = RunningStream { addr: stream, org, log, provider, model, began, nudged: began };
+        let running = RunningStream { addr: stream, org, log, provider, model, began: Instant::now() };
         let ids = join.turn.as_ref().map(NewTurn::ids);
         let facts = Facts { request: join.request, ids, role: CallRole::Leader, arrived: join.arrived, ticket };
         self.forward(&running, facts, stream_id.clone(), join.turn, join.identity, join.reply);
@@ -468,6 +461,7 @@ impl Handler<Join> for Coalescer {
             twin: join.twin.clone(),
             turn: join.turn.as_ref().map(NewTurn::ids),
             stream: stream.clone(),
+            renews: self.has_failed(&join.request),
             has_place: join.ticket.is_ok(),
         };
         let decision = self.tables.join(&ask, Instant::now());

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::actors::stream::{self, JoinReply, NotJoined, Stream};
 use crate::actors::subscriber;
-use crate::chat::{StreamId, ThreadId, View};
+use crate::chat::{RequestId, StreamId, ThreadId, View};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::Code;
 use crate::fanout::{Attachment, Audience, Kept, LogStats, Outcome, StreamLog, Subscription, SubscriptionFacts};
@@ -42,15 +42,7 @@ impl Coalescer {
     /// Wakes the listeners of streams that have been silent, so that they can say that they are alive.
     pub(super) fn nudge_silent(&self) {
         let now = Instant::now();
-        for stream in self.streams.borrow_mut().values_mut() {
-            let last = stream.log.last_append().unwrap_or(stream.began).max(stream.nudged);
-            let has_content = stream.log.timings().first_content.is_some();
-            let silence = if has_content { self.settings.ping_interval } else { self.settings.ping_early };
-            if now.saturating_duration_since(last) >= silence {
-                stream.nudged = now;
-                stream.log.nudge();
-            }
-        }
+        self.streams.borrow().values().for_each(|stream| stream.log.nudge(now));
     }
 
     /// Answers a request whose cancel came before it: an end, and nothing else. It can be found as long as its cancel
@@ -80,6 +72,12 @@ impl Coalescer {
         let _ = join.reply.send(attached(Some(subscription)));
     }
 
+    /// Whether a request is known to have ended without a whole answer.
+    pub(super) fn has_failed(&self, request: &RequestId) -> bool {
+        let end = self.tables.payload(request).and_then(|subscription| subscription.end());
+        end.is_some_and(|end| end.outcome.status != Status::Complete && !end.outcome.asks_again())
+    }
+
     fn found(&self, subscription: Option<&Arc<Subscription>>) -> Option<Found> {
         subscription.cloned().map(Found)
     }
@@ -103,7 +101,9 @@ pub(super) fn repeat(original: Option<Arc<Subscription>>, reply: JoinReply) {
 
 /// A listener of a request that is known, if it still is.
 pub(super) fn attached(subscription: Option<Arc<Subscription>>) -> Result<Attachment, NotJoined> {
-    let subscription = subscription.ok_or(NotJoined::JustEnded)?;
+    // One that has to be asked again is about to be forgotten.
+    let asks_again = |subscription: &Arc<Subscription>| subscription.end().is_some_and(|end| end.outcome.asks_again());
+    let subscription = subscription.filter(|known| !asks_again(known)).ok_or(NotJoined::JustEnded)?;
     Attachment::new(subscription).map_err(|full| NotJoined::Failed(full.into()))
 }
 
@@ -287,7 +287,7 @@ impl Handler<Snapshot> for Coalescer {
 }
 
 fn status(id: &StreamId, stream: &super::RunningStream, now: Instant) -> StreamStatus {
-    let LogStats { listeners, events, bytes, slowest_lag, timings, .. } = stream.log.stats();
+    let LogStats { listeners, events, bytes, slowest_lag, timings } = stream.log.stats();
     let phase = match (timings.granted, timings.first_content) {
         (_, Some(_)) => "streaming",
         (Some(_), None) => "upstream",

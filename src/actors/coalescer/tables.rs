@@ -54,6 +54,8 @@ pub struct Ask {
     pub turn: Option<TurnIds>,
     /// The generation to start, when it leads.
     pub stream: StreamId,
+    /// Whether the known request of its id, if there is one, has come to nothing: it makes way unless it has a turn.
+    pub renews: bool,
     /// Whether its key has a place for it. A repetition needs none.
     pub has_place: bool,
 }
@@ -236,14 +238,19 @@ impl<T> Tables<T> {
     /// A repetition of a known request, or a contradiction to one.
     fn known(&self, ask: &Ask) -> Option<Decision> {
         if let Some(known) = self.requests.get(&ask.request) {
-            return Some(if known.body_digest == ask.body_digest {
-                Decision::Repeat(ask.request.clone())
-            } else {
-                Decision::Reject(Failure::new(Code::RequestIdInUse, "another request has this id").param("request_id"))
-            });
+            if known.body_digest != ask.body_digest {
+                let failure = Failure::new(Code::RequestIdInUse, "another request has this id");
+                return Some(Decision::Reject(failure.param("request_id")));
+            }
+            if !ask.renews || ask.turn.is_some() || known.thread.is_some() {
+                return Some(Decision::Repeat(ask.request.clone()));
+            }
         }
         let idempotency_key = ask.idempotency_key.clone()?;
         let original = self.idempotency.get(&(ask.request.org().clone(), idempotency_key))?;
+        if *original == ask.request {
+            return None;
+        }
         let known = self.requests.get(original)?;
         Some(if known.body_digest == ask.body_digest {
             Decision::Repeat(original.clone())
@@ -288,8 +295,11 @@ impl<T> Tables<T> {
         Decision::Follow { stream, turn, opens }
     }
 
-    /// Enters a request; tells whether it opened a turn.
+    /// Enters a request, in the place of the one that makes way for it; tells whether it opened a turn.
     fn remember(&mut self, ask: &Ask, stream: StreamId, seat: Option<Seat>) -> bool {
+        if let Some(former) = self.stream_of(&ask.request).cloned() {
+            self.forget(&former, &ask.request);
+        }
         let mut opened = false;
         if let Some(running) = self.running.get_mut(&stream) {
             running.requests.push(ask.request.clone());

@@ -42,7 +42,7 @@ impl Attempt {
         permit.used();
         self.standing.phase.set(Phase::Connect);
         let opened = self.open(call).await?;
-        self.log.reach(|timings| timings.connect_ms = opened.connect_ms);
+        self.log.reach(|timings| timings.connect_ms = Some(opened.connect_ms));
         if !(200..300).contains(&opened.head.status) {
             return Err(self.refused(opened).await);
         }

@@ -15,7 +15,7 @@ use crate::actors::subscriber::Ended;
 use crate::chat::{MessageId, StreamId, ThreadId};
 use crate::event::{Finish, FinishReason, Status};
 use crate::failure::{Code, Failure};
-use crate::fanout::{Kept, Outcome, StreamLog, Subscription, Transcript};
+use crate::fanout::{Facts, Kept, Outcome, StreamLog, Subscription, Transcript};
 use crate::store::{Checkpoint, EndedRequest, OpenTurn, Settle, Store};
 
 /// The outcome of an answer that its provider finished.
@@ -334,25 +334,11 @@ pub(super) fn unwanted(turn: &OpenTurn) -> Settle {
 
 /// What the store keeps of a request that has ended.
 fn ended_request(subscription: &Subscription, outcome: &Outcome, at: Instant) -> EndedRequest {
-    let timings = subscription.log.timings();
-    let request_id = subscription.facts.request.as_str();
-    let facts = json!({
-        "ttft_ms": subscription.ttft_ms(),
-        "ttfb_ms": subscription.since_arrival_ms(timings.first_byte),
-        "queue_wait_ms": subscription.since_arrival_ms(timings.granted),
-        "connect_ms": timings.connect_ms,
-        "latency_ms": subscription.since_arrival_ms(Some(at)),
-        "last_seq": subscription.log.last_seq(),
-        "usage": outcome.usage,
-        "native_finish_reason": outcome.finish.native,
-        "error": outcome.failure.as_ref().map(|failure| failure.body(Some(request_id))),
-        "fallback_from": subscription.log.fallback().map(|fallback| fallback.from),
-    });
     EndedRequest {
         id: subscription.facts.request.clone(),
         status: outcome.status,
         finish_reason: outcome.finish.reason,
-        facts,
+        facts: json!(Facts::at_end(subscription, outcome, at)),
         answered_by: answered_by(&subscription.log),
     }
 }

@@ -1,8 +1,11 @@
 //! The shared log: one writer, readers that come, lag, leave and come back.
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use proptest::prelude::*;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::*;
 use crate::chat::ProviderName;
@@ -143,7 +146,9 @@ impl World {
                 self.check_all_woken();
             }
             Op::Nudge => {
-                self.log.nudge();
+                let now = Instant::now();
+                self.log.nudge_at(now);
+                self.log.nudge(now);
                 self.check_all_woken();
             }
         }
@@ -360,6 +365,27 @@ fn a_reader_that_asks_again_is_woken_once_by_its_newest_waker() {
     assert_eq!((old.rung(), new.rung()), (0, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn readers_are_nudged_when_the_first_of_them_is_due_and_not_before_somebody_asks_again() {
+    let log = Arc::new(StreamLog::new(FENCE, 1 << 20));
+    let mut reader = Cursor::new(log.clone(), 0);
+    let (bell, waker) = Bell::new();
+    let began = Instant::now();
+    let mut rung_at = |asked: &[u64], now_ms: u64| {
+        assert_eq!(reader.next(u64::MAX, &waker), Next::Nothing);
+        let at = |ms: u64| began + Duration::from_millis(ms);
+        asked.iter().for_each(|ms| log.nudge_at(at(*ms)));
+        log.nudge(at(now_ms));
+        bell.rung()
+    };
+
+    assert_eq!(rung_at(&[], 10_000), 0, "nobody has asked");
+    assert_eq!(rung_at(&[300, 200, 400], 199), 0);
+    assert_eq!(rung_at(&[], 200), 1);
+    assert_eq!(rung_at(&[], 400), 1, "the others have been woken, too");
+    assert_eq!(rung_at(&[400], 10_000), 2);
+}
+
 #[test]
 fn a_place_in_the_queue_is_told_when_it_changes_and_forgotten_when_it_is_over() {
     let log = Arc::new(StreamLog::new(FENCE, 1 << 20));
@@ -376,7 +402,7 @@ fn a_place_in_the_queue_is_told_when_it_changes_and_forgotten_when_it_is_over() 
     assert_eq!(reader.next(u64::MAX, &waker), Next::Nothing);
     let mut late = Cursor::new(log.clone(), 0);
     assert_eq!(late.next(u64::MAX, &waker), Next::Queue(third));
-    log.reach(|timings| timings.connect_ms = 1);
+    log.reach(|timings| timings.connect_ms = Some(1));
     let mut later = Cursor::new(log, 0);
     assert_eq!(later.next(u64::MAX, &waker), Next::Nothing);
 }

@@ -33,7 +33,7 @@ fn end(frame: &'static str) -> End {
     let finish = Finish { reason: FinishReason::Stop, native: None };
     let outcome =
         Outcome { status: Status::Complete, finish, failure: None, usage: None, partial: false, kept: Kept::Yes };
-    End { frame: Bytes::from_static(frame.as_bytes()), last_seq: 0, outcome, latency_ms: 1 }
+    End { frame: Bytes::from_static(frame.as_bytes()), last_seq: 0, outcome, latency_ms: 1, spans: Spans::default() }
 }
 
 #[test]
@@ -140,6 +140,22 @@ async fn without_a_listener_the_first_piece_counts_when_it_came() {
     tokio::time::advance(Duration::from_millis(250)).await;
 
     assert_eq!(subscription.ttft_ms(), Some(250));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_a_request_has_ended_is_not_counted_for_it() {
+    let subscription = subscription();
+    subscription.log.reach(|timings| timings.granted = Some(Instant::now()));
+    tokio::time::advance(Duration::from_millis(250)).await;
+    let ended = Instant::now();
+    tokio::time::advance(Duration::from_millis(250)).await;
+    subscription.log.append(&delta("a"));
+    subscription.first_piece();
+
+    let (then, now) = (subscription.spans(ended), subscription.spans(Instant::now()));
+
+    assert_eq!((then.queue_wait_ms, then.ttft_ms, then.connect_ms), (Some(0), None, None));
+    assert_eq!(now, Spans { ttft_ms: Some(500), ..then });
 }
 
 #[tokio::test(start_paused = true)]

@@ -63,7 +63,10 @@ impl<W: Words> EventBody<W> {
                 // Not everything has a word here.
                 Found::Something if out.is_empty() => {}
                 Found::Something => return Some(out.freeze()),
-                Found::Nothing => return self.pings.sign_of_life(self.last_sent, self.listening.has_content()),
+                Found::Nothing => {
+                    let has_content = self.listening.has_content();
+                    return self.pings.sign_of_life(&subscription.log, self.last_sent, has_content);
+                }
                 Found::End => {
                     self.is_over = true;
                     let end = self.listening.end()?;

@@ -6,7 +6,7 @@ use super::request::Asked;
 use crate::accounts::{Refusal, Ticket};
 use crate::actors::coalescer::Join;
 use crate::actors::stream::{Identity, JoinReply, NotJoined};
-use crate::chat::{Asker, RequestId, RequestKey};
+use crate::chat::{Asker, RequestKey};
 use crate::failure::{Code, Failure};
 use crate::fanout::Attachment;
 use crate::http::Api;
@@ -14,23 +14,19 @@ use crate::http::caller::Caller;
 use crate::http::error::{ApiError, ApiResult};
 use crate::http::turns::{self, TRIES_MAX};
 
-/// Asks for the answer, and again when the one that it was to share has just ended.
+/// Asks for the answer, and again when the one that it was to share has just ended. Clients retry under the id of the
+/// request that has failed: nothing is kept to repeat, so that makes way.
 pub(super) async fn join(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult<Attachment> {
     turns::refuse_when_draining(api)?;
     let mut entry = caller.enter(&api.accounts)?;
-    let mut id = asked.request.clone();
-    if asked.has_own_id && api.store.request(&id).await?.is_some() {
+    if asked.has_own_id && api.store.request(&asked.request).await?.is_some() {
         return Err(ApiError(Failure::new(Code::RequestIdInUse, "another request has this id").param("request_id")));
     }
     for _ in 0..TRIES_MAX {
         let (reply, answer) = oneshot::channel();
-        api.coalescer.ask(write(api, caller, asked, id.clone(), (entry.ticket(), reply))).await?;
+        api.coalescer.ask(write(api, caller, asked, (entry.ticket(), reply))).await?;
         // The reply comes when the pacer has taken the request in.
         match answer.await {
-            Ok(Ok(attachment)) if repeats_a_failure(&attachment, asked) => {
-                // Clients retry under the id of the request that has failed, and nothing is kept to repeat.
-                id = RequestId::generate(caller.org.clone());
-            }
             Ok(Ok(attachment)) => return Ok(attachment),
             Ok(Err(NotJoined::Failed(failure))) => return Err(failure.into()),
             Ok(Err(NotJoined::SequenceMoved | NotJoined::JustEnded | NotJoined::TurnEnding(_))) => {
@@ -42,24 +38,11 @@ pub(super) async fn join(api: &Api, caller: &Caller, asked: &Asked) -> ApiResult
     Err(ApiError::new(Code::Internal, "the answers that this request could share keep ending"))
 }
 
-/// Whether what was found is an earlier request of the same id, which has come to nothing.
-fn repeats_a_failure(attachment: &Attachment, asked: &Asked) -> bool {
-    let subscription = attachment.subscription();
-    let has_failed = || subscription.end().is_some_and(|end| super::failure_of(&end.outcome).is_some());
-    subscription.facts.arrived != asked.arrived && has_failed()
-}
-
-fn write(
-    api: &Api,
-    caller: &Caller,
-    asked: &Asked,
-    request: RequestId,
-    (ticket, reply): (Result<Ticket, Refusal>, JoinReply),
-) -> Join {
+fn write(api: &Api, caller: &Caller, asked: &Asked, (ticket, reply): (Result<Ticket, Refusal>, JoinReply)) -> Join {
     let user = asked.user.as_deref();
     let key = || RequestKey::new(&turns::scope(api, caller, user), &asked.chat);
     Join {
-        request,
+        request: asked.request.clone(),
         identity: Identity { idempotency_key: None, body_digest: asked.body_digest },
         key: asked.may_share.then(key),
         twin: None,

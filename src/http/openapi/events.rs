@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::operation::reference;
 use super::schemas::Schemas;
 use crate::event::Event;
-use crate::failure::FailureBody;
 use crate::fanout::Done;
 use crate::http::error::ErrorBody;
 use crate::http::feed::Report;
@@ -40,7 +39,7 @@ pub(super) fn of_threads(schemas: &mut Schemas) -> Value {
         schemas.tagged::<FirstContentMeta<'_>>("meta"),
         schemas.of::<Event<'_>>(),
         schemas.tagged::<Snapshot<'_>>("snapshot"),
-        schemas.tagged::<Done<'_, FailureBody<'_>>>("done"),
+        schemas.tagged::<Done<'_>>("done"),
     ] });
     let data = schemas.named("StreamData", data);
     let event = json!({

@@ -64,7 +64,7 @@ impl VirtualWeir {
         let upstream = Upstream::start(&live, store.clone(), metrics.clone(), &make).await.unwrap();
         let Upstream { coalescer, pacers, .. } = upstream;
         let (accounts, sessions, drain) = (Accounts::default(), Sessions::default(), Drain::default());
-        let (renderings, descriptions) = (Semaphore::new(1), Descriptions::default());
+        let (renderings, descriptions) = (Arc::new(Semaphore::new(1)), Descriptions::default());
         let api = Data::new(Api {
             live,
             coalescer,

@@ -32,6 +32,7 @@ enum Op {
         thread: Option<usize>,
         idempotency: Option<usize>,
         body: u8,
+        renews: bool,
     },
     Ending {
         which: usize,
@@ -76,10 +77,10 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (
             (0_usize..2, 0_usize..8, 0_usize..3, prop::bool::weighted(0.8)),
-            (maybe(0_usize..2), prop::option::weighted(0.2, 0_usize..2), 0_u8..2),
+            (maybe(0_usize..2), prop::option::weighted(0.2, 0_usize..2), 0_u8..2, prop::bool::weighted(0.3)),
         )
-            .prop_map(|((org, request, key, shares), (thread, idempotency, body))| {
-                Op::Join { org, request, key, shares, thread, idempotency, body }
+            .prop_map(|((org, request, key, shares), (thread, idempotency, body, renews))| {
+                Op::Join { org, request, key, shares, thread, idempotency, body, renews }
             }),
         2 => (0_usize..3, maybe(0_usize..2), prop_oneof![Just(Ending::Answered), Just(Ending::Withdrawn)])
             .prop_map(|(which, thread, how)| Op::Ending { which, thread, how }),
@@ -167,8 +168,11 @@ impl Model {
             ask.idempotency_key.is_some()
                 && known.idempotency == ask.idempotency_key
                 && known.id.org() == ask.request.org()
+                && known.id != ask.request
         };
-        if let Some(known) = self.requests.iter().find(|known| known.id == ask.request) {
+        let makes_way = |known: &Request| ask.renews && known.thread.is_none() && ask.turn.is_none();
+        let known = self.requests.iter().find(|known| known.id == ask.request);
+        if let Some(known) = known.filter(|known| !makes_way(known) || known.body != ask.body_digest[0]) {
             let is_same = known.body == ask.body_digest[0];
             return if is_same { Decision::Repeat(known.id.clone()) } else { reject(Code::RequestIdInUse) };
         }
@@ -235,6 +239,7 @@ impl Model {
         let flight = self.running.iter_mut().find(|flight| flight.stream == *stream).unwrap();
         flight.joined.push(ask.request.clone());
         self.attached.push(stream.clone());
+        self.requests.retain(|known| known.id != ask.request);
         self.requests.push(Request {
             id: ask.request.clone(),
             thread: ask.turn.as_ref().map(|ids| ids.thread.clone()),
@@ -318,7 +323,7 @@ impl Pair {
 
     fn apply(&mut self, op: &Op) {
         match op.clone() {
-            Op::Join { org: of, request, key: which, shares, thread, idempotency, body } => {
+            Op::Join { org: of, request, key: which, shares, thread, idempotency, body, renews } => {
                 self.generation += 1;
                 let stream = StreamId::new(format!("s-{}", self.generation));
                 let ids = |thread| TurnIds {
@@ -334,6 +339,7 @@ impl Pair {
                     twin: Some(key(of, which)),
                     turn: thread.map(ids),
                     stream,
+                    renews,
                     has_place: true,
                 };
                 self.join(&ask);

@@ -19,6 +19,7 @@ fn ask(of: usize, request: usize) -> Ask {
         twin: Some(key(of, request)),
         turn: Some(ids),
         stream: StreamId::new(format!("s-{of}-{request}")),
+        renews: false,
         has_place: true,
     }
 }

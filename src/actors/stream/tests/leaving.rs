@@ -130,6 +130,7 @@ async fn listeners_of_a_silent_answer_are_woken_now_and_then_and_not_more_often(
     let reader = tokio::task::spawn_local(std::future::poll_fn(move |cx| {
         if cursor.next(u64::MAX, cx.waker()) == crate::fanout::Next::Nothing {
             noted.borrow_mut().push(began.elapsed().as_millis());
+            cursor.log().nudge_at(Instant::now() + millis(1_500));
         }
         std::task::Poll::<()>::Pending
     }));

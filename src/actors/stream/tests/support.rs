@@ -271,12 +271,7 @@ impl House {
             checkpoints: Checkpoints::every(millis(1_000)),
             answer_bytes_max: plan.answer_bytes_max,
         });
-        let settings = Settings {
-            limits: plan.limits,
-            log_bytes_max: plan.log_bytes_max,
-            ping_early: millis(1_500),
-            ping_interval: millis(1_500),
-        };
+        let settings = Settings { limits: plan.limits, log_bytes_max: plan.log_bytes_max };
         let (settings, streams) = (Rc::new(settings), Streams::default());
         let coalescer =
             Coalescer::new(targets, environment.clone(), settings, streams.clone(), Link::default()).start();
