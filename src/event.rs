@@ -4,8 +4,9 @@
 //! (`ping`, `meta`, `snapshot`, `done`) is written by the listener's own side.
 
 use std::borrow::Cow;
+use std::io;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -124,22 +125,41 @@ impl Event<'_> {
 /// Appends a frame. Content events and `done` have an id; `ping`, `meta` and `snapshot` have none.
 pub fn write_frame(name: &str, id: Option<(u32, u64)>, data: &impl Serialize, out: &mut BytesMut) {
     if let Some((fence, seq)) = id {
-        out.put_slice(b"id: ");
+        out.extend_from_slice(b"id: ");
         write_json(&fence, out);
-        out.put_u8(b'-');
+        out.extend_from_slice(b"-");
         write_json(&seq, out);
-        out.put_u8(b'\n');
+        out.extend_from_slice(b"\n");
     }
-    out.put_slice(b"event: ");
-    out.put_slice(name.as_bytes());
-    out.put_slice(b"\ndata: ");
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\ndata: ");
     write_json(data, out);
-    out.put_slice(b"\n\n");
+    out.extend_from_slice(b"\n\n");
 }
 
 /// Also the quickest way to write a number.
 fn write_json(data: &impl Serialize, out: &mut BytesMut) {
-    serde_json::to_writer(out.writer(), data).expect("frames have string keys and finite numbers");
+    serde_json::to_writer(Appending(out), data).expect("frames have string keys and finite numbers");
+}
+
+/// Writes whatever it is given in one step. JSON comes in many small pieces.
+struct Appending<'a>(&'a mut BytesMut);
+
+impl io::Write for Appending<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Where reasoning text comes from.

@@ -136,7 +136,7 @@ impl Stream {
         let store = self.environment.store.clone();
         let Some(group) = self.interests.group_mut(answer_id) else { return };
         group.open = true;
-        for (_, waiting) in group.waiting.drain(..) {
+        for (_, waiting) in std::mem::take(&mut group.waiting) {
             answer(waiting, &store);
         }
         // Also when the answer has ended meanwhile: they were told that they are withdrawn, and its end is not theirs.

@@ -12,7 +12,8 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::plain::{self, Plain};
+use super::pattern::Pattern;
+use super::plain::Plain;
 use super::signatures::Signatures;
 use super::tools::Calls;
 use super::usage::Ledger;
@@ -70,6 +71,7 @@ const DELTA_FIELDS: &[&str] = &[
 
 /// Decodes one answer.
 pub(super) struct Decoder {
+    pattern: Pattern,
     upstream_id: bool,
     model: String,
     said: Said,
@@ -97,8 +99,12 @@ impl Decode for Decoder {
             return Ok(Flow::Ended);
         }
         let is_error = frame.event == Some("error");
-        if let Some(plain) = plain::read(data).filter(|_| !is_error && self.finish.is_none()) {
-            self.plain(&plain, out);
+        if !is_error
+            && self.finish.is_none()
+            && let Some(Plain { id, model, text, .. }) = self.pattern.read(data)
+        {
+            self.identify(id, model, out);
+            self.text(&text, out);
             return Ok(Flow::More);
         }
         let chunk = match json::parse(data) {
@@ -140,6 +146,7 @@ impl Decoder {
     /// A decoder for a new answer.
     pub(super) fn new(flavor: &'static Flavor) -> Self {
         Self {
+            pattern: Pattern::default(),
             upstream_id: false,
             model: String::new(),
             said: Said::default(),
@@ -150,11 +157,6 @@ impl Decoder {
             extras: Extras::new(flavor.name),
             finish: None,
         }
-    }
-
-    fn plain(&mut self, plain: &Plain<'_>, out: &mut Out<'_>) {
-        self.identify(plain.id, plain.model, out);
-        self.text(&plain.text, out);
     }
 
     fn chunk(&mut self, chunk: &Value, out: &mut Out<'_>) -> Result<Flow, Failure> {

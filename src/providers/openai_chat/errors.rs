@@ -173,13 +173,14 @@ const MODEL_PHRASES: &[&str] = &["not found", "does not exist", "not a valid mod
 const MESSAGE_SEARCHED_MAX: usize = 2_000;
 
 /// Request fields that a failure may name; anything else in `param` stays unsaid.
-const PARAMS: [&str; 11] = [
+const PARAMS: [&str; 12] = [
     "frequency_penalty",
     "max_completion_tokens",
     "max_tokens",
     "messages",
     "model",
     "presence_penalty",
+    "reasoning_effort",
     "response_format",
     "stop",
     "temperature",

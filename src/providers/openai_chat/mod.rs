@@ -7,6 +7,7 @@
 mod decode;
 pub(super) mod encode;
 pub(super) mod errors;
+mod pattern;
 mod plain;
 mod signatures;
 #[cfg(test)]

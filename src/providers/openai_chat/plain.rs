@@ -17,13 +17,15 @@ pub(super) struct Plain<'a> {
     pub(super) model: Option<&'a str>,
     /// The next piece of the answer's text.
     pub(super) text: Cow<'a, str>,
+    /// What makes the chunk longer, so that its length says nothing of its text.
+    pub(super) padding: Option<&'a str>,
 }
 
 /// Reads a plain chunk; `None` when it is another one.
 pub(super) fn read(data: &str) -> Option<Plain<'_>> {
-    let Chunk { id, model, choices: [choice], .. } = serde_json::from_str(data).ok()?;
+    let Chunk { id, model, choices: [choice], obfuscation: padding, .. } = serde_json::from_str(data).ok()?;
     let is_answer = choice.index.is_none_or(|index| index == 0);
-    is_answer.then_some(Plain { id, model, text: choice.delta.content })
+    is_answer.then_some(Plain { id, model, text: choice.delta.content, padding })
 }
 
 /// A field that must be `null`, if it is there.
@@ -106,7 +108,7 @@ mod tests {
         for tail in tails {
             let chunk = format!("{{{HEAD},{tail}}}");
             let plain = read(&chunk).unwrap_or_else(|| panic!("{chunk} is plain"));
-            assert_eq!(plain, Plain { id: Some("c1"), model: Some("m"), text: "Hi".into() });
+            assert_eq!((plain.id, plain.model, &*plain.text), (Some("c1"), Some("m"), "Hi"));
             assert!(matches!(plain.text, Cow::Borrowed(_)), "nothing is copied");
         }
     }
