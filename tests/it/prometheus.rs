@@ -192,7 +192,9 @@ async fn every_error_is_counted_wherever_it_is_answered() {
     let grown = after.since(&before);
     for (code, count) in [("request_not_found", 2.0), ("invalid_request", 1.0), ("request_timeout", 1.0)] {
         let series = format!("weir_error_responses_total{{code={code:?}}}");
-        assert_eq!(grown.get(&*series), Some(&count), "{code}: {grown:?}");
+        // A client of the test that was held up for long enough is told so as well.
+        let is_counted = |grown: &f64| if code == "request_timeout" { *grown >= count } else { *grown == count };
+        assert!(grown.get(&*series).is_some_and(is_counted), "{code}: {grown:?}");
     }
 }
 
@@ -244,7 +246,12 @@ async fn the_store_tells_what_it_does() {
     let reads = grown.iter().filter(|(series, _)| series.starts_with("weir_store_reads_total{by="));
     assert!(reads.map(|(_, more)| more).sum::<f64>() >= 1.0, "{grown:?}");
     assert_eq!(after.get("weir_store_transactions_failed_total"), 0.0);
-    assert!(after.get("weir_store_sync_waiting") < 10.0, "they wait for a moment");
+    let quiet = async {
+        while Scrape::of(&gateway.client).await.get("weir_store_sync_waiting") > 0.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, quiet).await.expect("they wait for a moment");
 }
 
 #[actix_web::test]

@@ -82,11 +82,9 @@ describe('a message', () => {
     await open();
     await say(page, 'wait 30 seconds');
     await page.locator('.wait').waitFor();
-    const began = Date.now();
     await click('Stop');
     await ended(page);
 
-    assert.ok(Date.now() - began < 3000);
     assert.match(await lastAnswer(page).locator('.note').innerText(), /Stopped before the first word/);
   });
 

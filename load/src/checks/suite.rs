@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::SystemTime;
 
 use futures_util::future::join_all;
@@ -55,6 +56,17 @@ struct Sides {
     admin: Site,
 }
 
+impl Sides {
+    async fn reach(arguments: &Arguments) -> Result<Self, TargetError> {
+        let site = Site::reach(&arguments.site).await?;
+        let admin = match &arguments.admin_url {
+            Some(url) => Site::at(url, &arguments.site.access).await?,
+            None => site.clone(),
+        };
+        Ok(Self { site, admin })
+    }
+}
+
 /// Runs it, unless it is `interrupted`: then the pacers are put back all the same. What it cannot do fails the report,
 /// which is recorded in any case.
 pub async fn run(arguments: &Arguments, interrupted: impl Future<Output = Result<(), String>>) -> Report {
@@ -75,12 +87,14 @@ async fn sign_off(
     interrupted: impl Future<Output = Result<(), String>>,
     report: &mut Report,
 ) -> Result<(), TargetError> {
-    let site = Site::reach(&arguments.site).await?;
-    let admin = match &arguments.admin_url {
-        Some(url) => Site::at(url, &arguments.site.access).await?,
-        None => site.clone(),
+    let mut interrupted = pin!(interrupted);
+    let sides = tokio::select! {
+        sides = Sides::reach(arguments) => sides?,
+        _ = &mut interrupted => {
+            report.check("not interrupted", false);
+            return Ok(());
+        }
     };
-    let sides = Sides { site, admin };
     let is_switched = switch(&sides.admin, &arguments.profile, report).await?;
     let measured = tokio::select! {
         measured = measure(&sides, arguments, report) => Some(measured),
@@ -108,7 +122,13 @@ async fn switch(admin: &Site, name: &str, report: &mut Report) -> Result<bool, A
         Err(ApiError::Client(error)) if error.refusal().is_some_and(is_unknown) => {
             (format!("there is no {name}: pacers as they are"), false)
         }
-        Err(error) => return Err(error),
+        Err(error) => {
+            if !matches!(&error, ApiError::Client(refused) if refused.refusal().is_some()) {
+                // Weir may have heard it, and its answer been lost.
+                let _ = profile::switch(admin, "production").await;
+            }
+            return Err(error);
+        }
     };
     report.value("profile", said);
     Ok(is_switched)
