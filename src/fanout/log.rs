@@ -414,6 +414,11 @@ impl Cursor {
         self.seen
     }
 
+    /// Whether the first piece of content lies behind it.
+    pub fn is_past_first_content(&self) -> bool {
+        self.said_timings
+    }
+
     /// What follows, up to `limit`; registers `waker` when that is nothing.
     pub fn next(&mut self, limit: u64, waker: &Waker) -> Next {
         self.next_within(|| limit, waker)
@@ -469,8 +474,7 @@ impl Cursor {
         Next::Frames { frames: run.join(), last }
     }
 
-    /// All that has come so far, up to `limit`, as a [`Next::Gap`]: for a reader that comes without a place of its
-    /// own. It goes on from there.
+    /// All that has come so far, up to `limit`, as a [`Next::Gap`]: for a reader that has seen nothing. It goes on there.
     pub fn snapshot(&mut self, limit: u64) -> Next {
         let mut inner = self.log.inner.lock();
         let seq = limit.min(inner.last_seq());

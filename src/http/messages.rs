@@ -108,9 +108,9 @@ pub(super) async fn send(
         Answer::Live(attachment) => {
             let subscription = attachment.subscription();
             edge::name(&request, subscription.facts.request.as_str());
-            attachment.ended().await;
+            let outcome = &attachment.ended().await.outcome;
             Timing::of_answer(subscription).note(&request);
-            ended_turn(&api, &caller.org, subscription).await
+            ended_turn(&api, &caller.org, subscription, outcome).await
         }
         Answer::Stored(stored) => {
             edge::name(&request, stored.id.as_str());
@@ -124,9 +124,8 @@ pub(super) async fn send(
     }
 }
 
-/// Waits for the end of an answer and tells its turn.
-async fn ended_turn(api: &Api, org: &OrgId, subscription: &Subscription) -> ApiResult {
-    let outcome = &subscription.ended().await.outcome;
+/// Tells the turn of an answer that has ended.
+async fn ended_turn(api: &Api, org: &OrgId, subscription: &Subscription, outcome: &Outcome) -> ApiResult {
     if let Some(refusal) = stored::refusal(outcome) {
         return Err(refusal);
     }

@@ -86,8 +86,8 @@ impl LogBody {
     }
 
     fn new(attachment: Attachment, cursor: Cursor, pings: Pings, head: Bytes) -> Self {
-        let last_sent = Instant::now();
-        Self { attachment, cursor, pings, head: Some(head), last_sent, said_content: false, is_over: false }
+        let (last_sent, said_content) = (Instant::now(), cursor.is_past_first_content());
+        Self { attachment, cursor, pings, head: Some(head), last_sent, said_content, is_over: false }
     }
 
     /// The response that streams this body.

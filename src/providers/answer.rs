@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::frames::{FRAME_LEN_MAX, Framer, Unit};
 use super::{Decode, Flow, Frame, Framing, Piece, bounds, json};
-use crate::event::Finish;
+use crate::event::{Event, Finish};
 use crate::failure::{Code, Failure};
 
 /// What the last read consisted of.
@@ -69,6 +69,17 @@ impl AnswerDecoder {
         })?;
         self.ended = true;
         if flow == Flow::Ended { Ok(()) } else { self.listener.end(out) }
+    }
+
+    /// Takes that the body was cut: of what is held back up to its end, what the answer has cost so far is told.
+    pub fn abandon(&mut self, out: &mut dyn FnMut(Piece<'_>)) {
+        let mut costs = |piece: Piece<'_>| {
+            if matches!(piece, Piece::Event(Event::Usage { .. })) {
+                out(piece);
+            }
+        };
+        // Why it failed is known already.
+        let _ = self.end(&mut costs);
     }
 
     /// How the answer ended; asked after [`Flow::Ended`] or a successful [`AnswerDecoder::end`].
@@ -243,6 +254,18 @@ mod tests {
 
         assert_eq!(answer_in(Dialect::Ollama, page), Err(Code::UpstreamProtocol));
         assert_eq!(answer_in(Dialect::Ollama, "{\"message\":{\"cont"), Err(Code::UpstreamTruncated));
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_tells_what_it_has_cost_and_nothing_else() {
+        let mut decoder = AnswerDecoder::new(&*registry::adapter(Dialect::OpenaiChat));
+        let body = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":3}}\n\n";
+        decoder.push(body.as_bytes(), &mut |_| {}).unwrap();
+        let mut told = Vec::new();
+
+        decoder.abandon(&mut |piece| told.push(format!("{piece:?}")));
+
+        assert!(told.len() == 1 && told[0].contains("input: 7, output: 3"), "{told:?}");
     }
 
     #[test]

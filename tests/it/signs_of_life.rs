@@ -91,12 +91,12 @@ impl Silent {
 }
 
 /// Whoever listens, and since when: nobody's silence is longer than it should be because of the others.
-async fn check(weir: &VirtualWeir, first: Request, late: Request, until: &str, silence_ms: u64) {
+async fn check(weir: &VirtualWeir, first: (Request, &str), late: [(Request, &str); 3], silence_ms: u64) {
     let silence = Duration::from_millis(silence_ms);
-    let mut listeners = vec![Silent::open(weir, first, until).await];
-    for after_ms in [silence_ms / 2, 10, silence_ms / 3] {
+    let mut listeners = vec![Silent::open(weir, first.0, first.1).await];
+    for (after_ms, (late, until)) in [silence_ms / 2, 10, silence_ms / 3].into_iter().zip(late) {
         advance(Duration::from_millis(after_ms)).await;
-        listeners.push(Silent::open(weir, late.clone(), until).await);
+        listeners.push(Silent::open(weir, late, until).await);
     }
     for (which, silences) in join_all(listeners.into_iter().map(Silent::silences)).await.iter().enumerate() {
         let in_time = silences.iter().all(|heard| (silence..=silence + LATE_MAX).contains(heard));
@@ -110,15 +110,20 @@ fn every_listener_of_a_silent_stream_hears_a_comment_in_time_whenever_it_came() 
     let toml = config("http://127.0.0.1:1/v1", "unused", FAST, "").replace("[server]", server);
     in_virtual_time(async {
         let weir = VirtualWeir::start(&toml).await;
-        for (model, until, silence_ms) in [("silent", "event: meta", 1_300), ("stall@after=1", "event: delta", 2_700)] {
+        for (model, until, resumed_until, silence_ms) in [
+            ("silent", "event: meta", "event: meta", 1_300),
+            ("stall@after=1", "event: delta", "event: snapshot", 2_700),
+        ] {
             let thread = weir.send(Request::post("/api/threads", &json!({}))).await.json();
             let path = format!("/api/threads/{}", thread["id"].as_str().unwrap());
             let first = Request::post(format!("{path}/messages/stream"), &message("hello", model));
-            check(&weir, first.clone(), first, until, silence_ms).await;
+            let (first, resumed) = ((first, until), (Request::get(format!("{path}/stream")), resumed_until));
+            check(&weir, first.clone(), [first.clone(), resumed, first], silence_ms).await;
         }
         let body = json!({ "model": "mock/stall@after=1", "stream": true, "temperature": 0,
                            "messages": [{ "role": "user", "content": "hello" }] });
         let request = Request::post("/v1/chat/completions", &body);
-        check(&weir, request.clone(), request, "\"content\":\"", 2_700).await;
+        let asks = || (request.clone(), "\"content\":\"");
+        check(&weir, asks(), [asks(), asks(), asks()], 2_700).await;
     });
 }

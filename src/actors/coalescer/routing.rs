@@ -84,10 +84,18 @@ impl Coalescer {
 }
 
 /// Answers a repetition as its original is answered, as soon as that is decided.
-pub(super) fn repeat(original: Option<Arc<Subscription>>, reply: JoinReply) {
+pub(super) fn repeat(original: Option<Arc<Subscription>>, mut reply: JoinReply) {
+    if original.as_ref().is_none_or(|original| original.has_joined()) {
+        let _ = reply.send(attached(original));
+        return;
+    }
     tokio::task::spawn_local(async move {
         if let Some(original) = &original {
-            original.decided().await;
+            tokio::select! {
+                () = original.decided() => {}
+                // Nobody waits for it any more.
+                () = reply.closed() => return,
+            }
         }
         let refused = original.as_ref().filter(|original| !original.has_joined()).and_then(|original| original.end());
         let refusal = match refused.map(|end| &end.outcome) {

@@ -145,7 +145,7 @@ struct Running {
     twin: Option<RequestKey>,
     audience: Arc<Audience>,
     threads: HashSet<ThreadId>,
-    requests: Vec<RequestId>,
+    requests: HashSet<RequestId>,
 }
 
 /// An answer that has ended and can still be resumed.
@@ -278,7 +278,7 @@ impl<T> Tables<T> {
         let audience = Audience::new(self.limits.listeners_max);
         let seat = audience.take().ok();
         let (key, twin) = (ask.key.clone(), ask.twin.clone());
-        let running = Running { key, twin, audience, threads: HashSet::new(), requests: Vec::new() };
+        let running = Running { key, twin, audience, threads: HashSet::new(), requests: HashSet::new() };
         self.running.insert(ask.stream.clone(), running);
         self.flights.insert(ask.key.clone(), ask.stream.clone());
         self.remember(ask, ask.stream.clone(), seat);
@@ -302,7 +302,7 @@ impl<T> Tables<T> {
         }
         let mut opened = false;
         if let Some(running) = self.running.get_mut(&stream) {
-            running.requests.push(ask.request.clone());
+            running.requests.insert(ask.request.clone());
             if let Some(ids) = &ask.turn {
                 opened = running.threads.insert(ids.thread.clone());
                 let turns = self.turns.entry(ids.thread.clone()).or_default();
@@ -402,6 +402,9 @@ impl<T> Tables<T> {
         let Some(known) = self.requests.get(request).filter(|known| known.stream == *stream) else { return };
         let thread = known.thread.clone();
         self.forget(stream, request);
+        if let Some(running) = self.running.get_mut(stream) {
+            running.requests.remove(request);
+        }
         if let Some(turn) = self.turn_mut(stream, thread.as_ref()) {
             turn.requests.retain(|waiting| waiting != request);
         }

@@ -169,6 +169,8 @@ pub struct Pacer {
     timer: Option<(Instant, SpawnHandle)>,
     /// Whether [`Advance`] is on its way.
     will_advance: bool,
+    /// Whether somebody waits who has not been told a place.
+    has_newcomers: bool,
     places_told: Option<Instant>,
     _link: Link,
 }
@@ -186,7 +188,17 @@ impl Pacer {
     pub fn new(provider: ProviderName, limits: Limits, breaker: BreakerSettings, count: InFlight, link: Link) -> Self {
         let schedule = Schedule::new(limits, count.get(), Instant::now());
         let breaker = Breaker::new(breaker);
-        Self { provider, schedule, breaker, count, timer: None, will_advance: false, places_told: None, _link: link }
+        Self {
+            provider,
+            schedule,
+            breaker,
+            count,
+            timer: None,
+            will_advance: false,
+            has_newcomers: false,
+            places_told: None,
+            _link: link,
+        }
     }
 
     fn permit(&self, charged: Option<f64>, probe: Option<Probe>, ctx: &Context<Self>) -> Permit {
@@ -227,6 +239,9 @@ impl Pacer {
             return;
         }
         let everybody = self.places_told.is_none_or(|told| now >= told + PLACE_INTERVAL);
+        if !std::mem::take(&mut self.has_newcomers) && !everybody {
+            return;
+        }
         if everybody {
             self.places_told = Some(now);
         }
@@ -367,6 +382,7 @@ impl Handler<Acquire> for Pacer {
         {
             return Ok(Admitted::Granted(self.permit(charged, who.probe, ctx)));
         }
+        self.has_newcomers = true;
         self.advance_soon(ctx);
         Ok(Admitted::Queued)
     }

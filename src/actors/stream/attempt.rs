@@ -140,6 +140,10 @@ impl Attempt {
         loop {
             self.standing.phase.set(Phase::Queue);
             let asked = Instant::now();
+            if self.called.get().is_some() {
+                // It would be over before it began.
+                patience = patience.min(self.total_deadline().saturating_duration_since(asked));
+            }
             let permit = match self.permit(line, weight, patience).await {
                 Ok(permit) => permit,
                 Err(failure) => return Err(self.in_vain(failure, last)),

@@ -104,7 +104,13 @@ impl Attempt {
                         run.over();
                         return Ok(decoder.finish());
                     };
-                    let chunk = chunk.map_err(Failure::from)?;
+                    let chunk = match chunk {
+                        Ok(chunk) => chunk,
+                        Err(error) => {
+                            decoder.abandon(&mut |piece| self.take(piece, &mut clocks));
+                            return Err(error.into());
+                        }
+                    };
                     clocks.last_byte = Instant::now();
                     if !std::mem::replace(&mut clocks.heard, true) {
                         self.log.reach(|timings| timings.first_byte = Some(clocks.last_byte));
@@ -156,7 +162,13 @@ impl Attempt {
                 run.over();
                 return Ok(decoder.finish());
             };
-            let chunk = chunk.map_err(Failure::from)?;
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    decoder.abandon(&mut learn);
+                    return Err(error.into());
+                }
+            };
             let flow = decoder.push(&chunk, &mut learn).map_err(|failure| run.failed(failure))?;
             consume_budget().await;
             if flow == Flow::Ended {

@@ -129,10 +129,19 @@ impl<S, W> Interests<S, W> {
 
     /// The requests of a turn that wanted to leave before it was open. They are staying again.
     pub fn take_leaving(&mut self, answer: Option<&MessageId>) -> Vec<(RequestId, Status)> {
+        self.take_leaving_of(|group| group.as_ref() == answer)
+    }
+
+    /// The same of every turn.
+    pub fn take_all_leaving(&mut self) -> Vec<(RequestId, Status)> {
+        self.take_leaving_of(|_| true)
+    }
+
+    fn take_leaving_of(&mut self, is_asked_for: impl Fn(&Option<MessageId>) -> bool) -> Vec<(RequestId, Status)> {
         if self.leaving == 0 {
             return Vec::new();
         }
-        let of_group = self.by_request.iter_mut().filter(|(_, interest)| interest.group.as_ref() == answer);
+        let of_group = self.by_request.iter_mut().filter(|(_, interest)| is_asked_for(&interest.group));
         let leaving = of_group.filter_map(|(request, interest)| Some((request.clone(), interest.leaving.take()?)));
         let leaving: Vec<_> = leaving.collect();
         self.leaving -= leaving.len();

@@ -55,7 +55,8 @@ impl Stream {
             Withdrawn::Last => match &mut self.ending {
                 // Its turn was opened only after the answer had ended, and nobody else is left.
                 Some((outcome, _)) => {
-                    *outcome = ending::stopped(&self.log, status);
+                    let usage = outcome.usage;
+                    *outcome = Outcome { usage, ..ending::stopped(&self.log, status) };
                     Cancelled::AlreadyOver
                 }
                 None => self.stop_all(status, ctx),

@@ -457,10 +457,21 @@ impl Stream {
     fn refuse_all(&mut self, failure: Failure, ctx: &mut Context<Self>) {
         let refusal = NotJoined::Failed(failure);
         self.over(None, false, ctx);
-        self.end_everybody(&Arc::new(Outcome::refused(&refusal)), Instant::now());
-        for (_, waiting) in self.interests.take_waiting() {
-            waiting.reply.refused(refusal.clone());
+        let leaving = self.interests.take_all_leaving();
+        for (request, waiting) in self.interests.take_waiting() {
+            // Those who have been told that they are cancelled stay so.
+            match leaving.iter().find(|(left, _)| *left == request) {
+                Some((_, status)) => {
+                    let outcome = Outcome { kept: Kept::NoTurn, ..ending::stopped(&self.log, *status) };
+                    if let Some(member) = self.interests.remove(&request) {
+                        self.end_member(&member, outcome);
+                    }
+                    waiting.reply.joined();
+                }
+                None => waiting.reply.refused(refusal.clone()),
+            }
         }
+        self.end_everybody(&Arc::new(Outcome::refused(&refusal)), Instant::now());
     }
 }
 

@@ -58,7 +58,7 @@ impl<T> Tables<T> {
             running.requests.iter().for_each(|request| self.forget(stream, request));
             return;
         };
-        let mut requests = running.requests;
+        let mut requests = Vec::from_iter(running.requests);
         requests.retain(|request| self.stream_of(request) == Some(stream));
         let (stream, until) = (stream.clone(), now + self.limits.retain);
         let bytes = answer_bytes.saturating_add(REQUEST_BYTES.saturating_mul(requests.len()));

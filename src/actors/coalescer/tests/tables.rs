@@ -237,7 +237,9 @@ impl Model {
 
     fn take_in(&mut self, ask: &Ask, stream: &StreamId) {
         let flight = self.running.iter_mut().find(|flight| flight.stream == *stream).unwrap();
-        flight.joined.push(ask.request.clone());
+        if !flight.joined.contains(&ask.request) {
+            flight.joined.push(ask.request.clone());
+        }
         self.attached.push(stream.clone());
         self.requests.retain(|known| known.id != ask.request);
         self.requests.push(Request {

@@ -417,3 +417,41 @@ fn an_answer_that_runs_when_the_runtime_goes_still_ends() {
 
     assert_eq!(subscription.end().unwrap().outcome.failure.as_ref().unwrap().code, Code::Internal);
 }
+
+/// Takes a request back, and has the pacer refuse the answer before it has taken it in.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct LeaveAndRefuse(RequestId);
+
+impl Handler<LeaveAndRefuse> for Stream {
+    type Result = ();
+
+    fn handle(&mut self, LeaveAndRefuse(request): LeaveAndRefuse, ctx: &mut Context<Self>) {
+        assert_eq!((self.state, self.interests.len()), (State::Asking, 2));
+        assert_eq!(self.withdraw(&request, Status::Cancelled, ctx), Cancelled::Shared);
+        self.abort_attempt();
+        let busy = Failure::new(Code::ProviderBusy, "the provider's queue is full");
+        Handler::handle(self, AttemptEnded(Err(busy)), ctx);
+    }
+}
+
+#[actix::test]
+async fn a_request_that_was_told_it_is_cancelled_is_so_when_the_pacer_refuses_its_answer() {
+    let house = House::paused();
+    let (one, two) = (house.thread().await, house.thread().await);
+    let (stays, leaves) = (Ask::within(&one, "hi"), Ask::within(&two, "hi"));
+    let (reply, refused) = oneshot::channel();
+    let first = house.join(&stays, reply).await;
+    let (reply, answer) = oneshot::channel();
+    let second = house.join(&leaves, reply).await;
+
+    house.coalescer.try_send(first).unwrap();
+    let (begun, leave) = (house.begin(second), LeaveAndRefuse(leaves.request.clone()));
+    tokio::task::spawn_local(async move { begun.await.try_send(leave) });
+
+    let heard = Listener::new(answer.await.unwrap().unwrap()).heard().await;
+    assert_eq!((heard.status(), &heard.done["message_id"]), ("cancelled", &Value::Null));
+    let refusal = refused.await.unwrap().unwrap_err();
+    assert!(matches!(&refusal, NotJoined::Failed(failure) if failure.code == Code::ProviderBusy), "{refusal:?}");
+    house.forgets_everything().await;
+}

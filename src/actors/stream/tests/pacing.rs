@@ -57,3 +57,20 @@ async fn an_answer_that_is_cut_costs_what_was_expected() {
     assert!((59_500..59_600).contains(&available), "an answer of the usual length: {available}");
     house.forgets_everything().await;
 }
+
+#[actix::test]
+async fn a_call_is_not_made_again_when_its_turn_comes_after_the_answer_s_time() {
+    let mut plan = Plan::default();
+    plan.pace.rps = 0.1;
+    plan.pace.burst = 1;
+    plan.provider.total_timeout_ms = 5_000;
+    let house = House::build(plan);
+    house.provider.plays([Script { head_ms: 1_000, ..Script::status(503) }]);
+
+    let heard = house.hear(&Ask::new("hi")).await;
+
+    assert_eq!((heard.status(), heard.code()), ("error", "upstream_overloaded"));
+    assert!((4_990..5_050).contains(&heard.done["latency_ms"].as_u64().unwrap()), "{heard:?}");
+    assert_eq!(house.provider.called(), 1);
+    house.forgets_everything().await;
+}

@@ -69,7 +69,7 @@ async fn a_head_that_is_cut_is_a_lost_connection() {
     }
 }
 
-/// That the answer's own terminator is missing tells it from a whole one.
+/// Whatever the answer's decoder would make of it.
 #[actix_rt::test]
 async fn a_body_that_is_cut_is_a_lost_connection() {
     let length = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\ndata:";
