@@ -15,7 +15,7 @@ use crate::actors::pacer;
 use crate::actors::pacer::breaker::BreakerState;
 use crate::chat::View;
 use crate::failure::Code;
-use crate::metrics::{Exposition, Kind};
+use crate::metrics::{self, Exposition, Kind};
 use crate::store::Health;
 
 /// How long the actors may take to answer. What they do not tell is left out; the rest is told all the same, because
@@ -54,16 +54,9 @@ pub(super) async fn metrics(api: Data<Api>, operator: Operator) -> ApiResult {
 }
 
 fn write_store(api: &Api, out: &mut Exposition) {
-    let stats = api.store.stats();
     let failed = u8::from(api.store.health() != Health::Ok);
     out.metric("weir_store_failed", Kind::Gauge, "1 when only a restart helps the store.").sample(&[], failed);
-    out.metric("weir_store_queued", Kind::Gauge, "Writes that are not answered yet.").sample(&[], stats.queued);
-    let help = "Ends of answers that could not be written, and are tried again.";
-    out.metric("weir_store_unsettled", Kind::Gauge, help).sample(&[], stats.unsettled);
-    let help = "Checkpoints of answers that were dropped because there was too much to write.";
-    let mut metric = out.metric("weir_store_checkpoints_dropped_total", Kind::Counter, help);
-    metric.sample(&[], stats.checkpoints_dropped);
-    crate::metrics::write_store(&stats, out);
+    metrics::write_store_stats(&api.store.stats(), out);
 }
 
 /// What clients have used of what they may. Their names are those of the configuration.

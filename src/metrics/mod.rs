@@ -30,7 +30,7 @@ use self::alerts::Watch;
 pub use self::exposition::{Exposition, Kind};
 pub use self::failures::Failed;
 use self::failures::Failures;
-pub use self::store::write_store;
+pub use self::store::write_store_stats;
 use self::totals::Totals;
 use crate::chat::{OrgId, View};
 use crate::config;
