@@ -61,7 +61,6 @@ pub(super) struct LogBody {
     /// What is to be sent before anything else.
     head: Option<Bytes>,
     last_sent: Instant,
-    said_content: bool,
     is_over: bool,
 }
 
@@ -86,8 +85,7 @@ impl LogBody {
     }
 
     fn new(attachment: Attachment, cursor: Cursor, pings: Pings, head: Bytes) -> Self {
-        let (last_sent, said_content) = (Instant::now(), cursor.is_past_first_content());
-        Self { attachment, cursor, pings, head: Some(head), last_sent, said_content, is_over: false }
+        Self { attachment, cursor, pings, head: Some(head), last_sent: Instant::now(), is_over: false }
     }
 
     /// The response that streams this body.
@@ -110,10 +108,7 @@ impl LogBody {
         loop {
             return match self.cursor.next_within(|| subscription.limit(), waker) {
                 Next::Frames { frames, .. } => Some(frames),
-                Next::FirstContent(timings) => {
-                    self.said_content = true;
-                    Some(first_content(subscription, timings))
-                }
+                Next::FirstContent(timings) => Some(first_content(subscription, timings)),
                 Next::Queue(place) => Some(frame("meta", &QueueMeta { r#type: "meta", queue: place })),
                 Next::Fallback(fallback) => Some(fallback_frame(&fallback)),
                 Next::Gap { text, reasoning, seq } => Some(snapshot_frame(&text, &reasoning, seq)),
@@ -129,7 +124,8 @@ impl LogBody {
                             // It came just now: what it lets this listener see may have come before it.
                             continue;
                         }
-                        self.pings.sign_of_life(&subscription.log, self.last_sent, self.said_content)
+                        let said_content = self.cursor.is_past_first_content();
+                        self.pings.sign_of_life(&subscription.log, self.last_sent, said_content)
                     }
                 },
             };

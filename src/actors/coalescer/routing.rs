@@ -85,25 +85,20 @@ impl Coalescer {
 
 /// Answers a repetition as its original is answered, as soon as that is decided.
 pub(super) fn repeat(original: Option<Arc<Subscription>>, mut reply: JoinReply) {
-    if original.as_ref().is_none_or(|original| original.has_joined()) {
-        let _ = reply.send(attached(original));
-        return;
-    }
+    let original = match original {
+        Some(original) if !original.has_joined() => original,
+        known => return drop(reply.send(attached(known))),
+    };
     tokio::task::spawn_local(async move {
-        if let Some(original) = &original {
-            tokio::select! {
-                () = original.decided() => {}
-                // Nobody waits for it any more.
-                () = reply.closed() => return,
-            }
+        tokio::select! {
+            () = original.decided() => {}
+            // Nobody waits for it any more.
+            () = reply.closed() => return,
         }
-        let refused = original.as_ref().filter(|original| !original.has_joined()).and_then(|original| original.end());
-        let refusal = match refused.map(|end| &end.outcome) {
-            Some(outcome) if outcome.asks_again() => Some(NotJoined::JustEnded),
-            Some(outcome) => outcome.failure.clone().filter(|_| outcome.kept == Kept::NoTurn).map(NotJoined::Failed),
-            None => None,
-        };
-        let _ = reply.send(refusal.map_or_else(|| attached(original), Err));
+        let end = original.end().filter(|_| !original.has_joined()).map(|end| &end.outcome);
+        let refused = end.filter(|outcome| outcome.kept == Kept::NoTurn && !outcome.asks_again());
+        let refusal = refused.and_then(|outcome| outcome.failure.clone()).map(NotJoined::Failed);
+        let _ = reply.send(refusal.map_or_else(|| attached(Some(original)), Err));
     });
 }
 

@@ -104,13 +104,8 @@ impl Attempt {
                         run.over();
                         return Ok(decoder.finish());
                     };
-                    let chunk = match chunk {
-                        Ok(chunk) => chunk,
-                        Err(error) => {
-                            decoder.abandon(&mut |piece| self.take(piece, &mut clocks));
-                            return Err(error.into());
-                        }
-                    };
+                    let chunk =
+                        chunk.inspect_err(|_| decoder.abandon(&mut |piece| self.take(piece, &mut clocks)))?;
                     clocks.last_byte = Instant::now();
                     if !std::mem::replace(&mut clocks.heard, true) {
                         self.log.reach(|timings| timings.first_byte = Some(clocks.last_byte));
@@ -162,13 +157,7 @@ impl Attempt {
                 run.over();
                 return Ok(decoder.finish());
             };
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
-                Err(error) => {
-                    decoder.abandon(&mut learn);
-                    return Err(error.into());
-                }
-            };
+            let chunk = chunk.inspect_err(|_| decoder.abandon(&mut learn))?;
             let flow = decoder.push(&chunk, &mut learn).map_err(|failure| run.failed(failure))?;
             consume_budget().await;
             if flow == Flow::Ended {
